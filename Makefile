@@ -1,0 +1,52 @@
+PYTHON ?= python3
+VENV ?= .venv
+
+BIN := $(abspath $(VENV))/bin
+TREE := build/tree
+PACKAGE := spikeinterface_simsort
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test slow figures train clean $(TREE)
+# Two targets must not install into one environment at once.
+.NOTPARALLEL:
+
+help: ## List the targets.
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F '|' '{ printf "%-9s%s\n", $$1, $$2 }'
+
+demo: $(VENV)/.installed-simulation ## Simulate a recording, sort it, and compare with the truth (demo_output/).
+	$(BIN)/simsort demo --output demo_output
+
+test: $(VENV)/.installed-dev $(TREE) ## Run the static checks and all tests but the slow ones.
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	cd $(TREE) && $(BIN)/lint-imports --config $(CURDIR)/pyproject.toml --no-cache
+	$(BIN)/pytest
+
+slow: $(VENV)/.installed-dev ## Run the slow tests.
+	$(BIN)/pytest -m slow
+
+figures: $(VENV)/.installed-benchmarks ## Draw the figures of the benchmarks.
+	$(BIN)/python -m benchmarks.figures
+
+train: $(VENV)/.installed-training ## Train the default networks and export their weights (runs/).
+	$(BIN)/python -m $(PACKAGE).training
+
+clean: ## Remove builds, caches and the demo's output; environment and training runs stay.
+	rm -rf build dist *.egg-info demo_output .pytest_cache .ruff_cache .hypothesis
+	find $(PACKAGE) simulation training benchmarks tests -name __pycache__ -prune -exec rm -rf {} +
+
+# One stamp for each extra, left only by an installation that succeeded.
+# torch goes first and alone, so that the rest keeps the build pip finds for it: the CPU build where there is one.
+$(VENV)/.installed-%: pyproject.toml constraints.txt
+	@rm -f $@
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -c constraints.txt torch
+	$(BIN)/pip install -c constraints.txt -e ".[$*]"
+	@touch $@
+
+# The packages under their installed names, for checkers that read folders and know nothing of package-dir.
+$(TREE):
+	rm -rf $@
+	mkdir -p $@/$(PACKAGE)
+	ln -s $(CURDIR)/$(PACKAGE)/* $(CURDIR)/simulation $(CURDIR)/training $@/$(PACKAGE)/

@@ -1,0 +1,1 @@
+"""Biophysical ground truth for spike sorting: neuron banks, extracellular potentials, tetrode trials."""

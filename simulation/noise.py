@@ -1,0 +1,69 @@
+"""Background noise of an electrode: coloured in time, correlated over channels."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import fft
+
+# The band in which the level of the noise is measured: where spikes are.
+SPIKE_BAND_HZ = (300.0, 6000.0)
+
+
+def coloured_noise(
+    *,
+    num_samples: int,
+    contact_positions: np.ndarray,
+    sampling_frequency: float,
+    rng: np.random.Generator,
+    level_uv: float,
+    exponent: float = 1.0,
+    corner_hz: float = 500.0,
+    length_constant_um: float = 50.0,
+    correlation: float = 0.3,
+) -> np.ndarray:
+    """Draw Gaussian noise whose power falls as 1/f^exponent onto a flat floor.
+
+    Parameters
+    ----------
+    num_samples : int
+        Number of samples.
+    contact_positions : np.ndarray, [num_channels, 3]
+        Contacts, in um: the correlation falls with their distance.
+    sampling_frequency : float
+        In Hz.
+    rng : np.random.Generator
+        Source of randomness.
+    level_uv : float
+        Standard deviation between 300 and 6000 Hz, in uV.
+    exponent : float
+        Exponent of the coloured part of the power spectrum.
+    corner_hz : float
+        Where the coloured part equals the flat floor.
+    length_constant_um : float
+        Distance over which the correlation falls to 1/e of `correlation`.
+    correlation : float
+        Correlation of two contacts at the same place.
+
+    Returns
+    -------
+    np.ndarray, float32 [num_samples, num_channels]
+        Noise in uV.
+    """
+    num_channels = len(contact_positions)
+    # A transform of a fast length, cut to the samples wanted.
+    length = fft.next_fast_len(num_samples, real=True)
+    frequencies = fft.rfftfreq(length, 1.0 / sampling_frequency)
+    # Below 1 Hz the 1/f part would only be an offset.
+    power = 1.0 + (corner_hz / np.maximum(frequencies, 1.0)) ** exponent
+    in_band = (frequencies >= SPIKE_BAND_HZ[0]) & (frequencies <= SPIKE_BAND_HZ[1])
+    gain = np.sqrt(power)
+    band_power = float(np.sum(power[in_band])) * 2.0 / length
+    spectrum = fft.rfft(rng.standard_normal((num_channels, length), dtype="float32"), axis=1)
+    spectrum *= (gain * (level_uv / np.sqrt(band_power))).astype("float32")
+    spectrum[:, 0] = 0.0
+    noise = fft.irfft(spectrum, n=length, axis=1)[:, :num_samples]
+
+    distance = np.linalg.norm(contact_positions[:, None] - contact_positions[None], axis=2)
+    covariance = correlation * np.exp(-distance / length_constant_um)
+    np.fill_diagonal(covariance, 1.0)
+    return (np.linalg.cholesky(covariance).astype("float32") @ noise).T

@@ -1,0 +1,591 @@
+"""Reduced cells: ball-and-stick and branching neurons in numpy and scipy, and the small bank made of them.
+
+Procedural trees with the minimal cortical currents of Pospischil et al. 2008 stand in for detailed
+cells wherever NEURON and the portal's cells are absent: tests, examples, the bundled neuron bank.
+Units throughout: mV, ms, nA, uS, nF, um; conductance densities in mS/cm2.
+
+References
+----------
+Pospischil et al. 2008, Biol Cybern 99:427 (regular- and fast-spiking parameter sets).
+Traub & Miles 1991, Neuronal Networks of the Hippocampus (sodium and delayed rectifier).
+Yamada, Koch & Adams 1989, in Methods in Neuronal Modeling (M current).
+Rall 1959, Exp Neurol 1:491 (passive trees); Kole et al. 2008, Nat Neurosci 11:178 (initial segment).
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from scipy.linalg.lapack import dpbsv
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import reverse_cuthill_mckee
+from scipy.special import exprel
+
+from spikeinterface_simsort.simulation.bank import NeuronCurrents, save_bank
+
+logger = logging.getLogger(__name__)
+
+DT = 0.025
+AXIAL_RESISTIVITY = 150.0  # ohm cm
+CAPACITANCE = 1.0  # uF/cm2
+E_NA, E_K = 50.0, -90.0
+FIRST_SPIKE_ISI = 2.5e7  # stands for "no spike before", as in every bank
+NUM_BASIS_SAMPLES, PEAK_INDEX = 320, 120
+# Per um2: a density in mS/cm2 gives uS, a capacitance in uF/cm2 gives nF.
+_PER_AREA = 1e-5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Membrane:
+    """Membrane of one class of cell: densities in mS/cm2, voltages in mV.
+
+    `v_t` shifts all gates of the sodium current and the delayed rectifier, `temperature_factor` divides their time
+    constants, `tau_max` (ms) scales that of the M current. The rest says how densities
+    differ between regions, as factors on the somatic ones.
+    """
+
+    g_na: float
+    g_kd: float
+    g_m: float
+    g_leak: float
+    e_leak: float
+    v_t: float
+    tau_max: float
+    temperature_factor: float
+    dendrite: float
+    axon: float = 1.0
+    initial_segment: float = 8.0
+    initial_segment_shift: float = -6.0
+
+
+# Leak, M current, reversals and V_T are those of the fits of Pospischil et al. 2008 (56 and 6, 58 and 3.9 mS/cm2 of
+# sodium and delayed rectifier). Sodium, the rectifier and the temperature factors are ours: a soma that feeds
+# dendrites and an initial segment needs more of both to fire repeatedly, with the widths of cortical cells.
+REGULAR_SPIKING = Membrane(
+    g_na=80.0, g_kd=14.0, g_m=0.075, g_leak=0.0205, e_leak=-70.3, v_t=-56.2, tau_max=608.0,
+    temperature_factor=1.3, dendrite=0.1,
+)  # fmt: skip
+FAST_SPIKING = Membrane(
+    g_na=100.0, g_kd=35.0, g_m=0.0787, g_leak=0.038, e_leak=-70.4, v_t=-57.9, tau_max=502.0,
+    temperature_factor=2.7, dendrite=0.0,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReducedCell:
+    """A cell cut into cylinders, one row a segment; the row with parent -1 is the soma.
+
+    Attributes
+    ----------
+    name : str
+        Name of the cell.
+    parent : np.ndarray, int [num_segments]
+        The segment at whose distal end each segment begins.
+    start, end : np.ndarray, [num_segments, 3]
+        End points in um, the soma's middle at the origin.
+    diam : np.ndarray, [num_segments]
+        Diameters in um.
+    g_na, g_kd, g_m, g_leak : np.ndarray, [num_segments]
+        Conductance densities in mS/cm2.
+    v_t : np.ndarray, [num_segments]
+        Voltage that the gates are relative to, in mV.
+    membrane : Membrane
+        Class of the cell: reversal, time constants.
+    """
+
+    name: str
+    parent: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+    diam: np.ndarray
+    g_na: np.ndarray
+    g_kd: np.ndarray
+    g_m: np.ndarray
+    g_leak: np.ndarray
+    v_t: np.ndarray
+    membrane: Membrane
+
+    @property
+    def soma(self) -> int:
+        """Index of the somatic segment."""
+        return int(np.flatnonzero(self.parent < 0)[0])
+
+    @property
+    def area(self) -> np.ndarray:
+        """Lateral area of each segment, in um2 [num_segments]."""
+        return np.pi * self.diam * np.linalg.norm(self.end - self.start, axis=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Simulation:
+    """Result of `simulate`: `v_soma` in mV [num_runs, num_samples], `currents` in nA [num_runs, num_segments, ...].
+
+    `currents` are membrane currents, capacitive and ionic, less the electrode's: they sum to zero.
+    """
+
+    v_soma: np.ndarray
+    currents: np.ndarray
+
+
+class _Tree:
+    """Grows the segments of a cell, soma first."""
+
+    def __init__(self, *, soma_diam: float) -> None:
+        half = np.array([0.0, soma_diam / 2, 0.0])
+        self.soma_diam = soma_diam
+        self.parent, self.start, self.end, self.diam, self.region = [-1], [-half], [half], [soma_diam], ["soma"]
+        self.path = [0.0]
+
+    def cable(
+        self, *, parent: int, direction: np.ndarray, length: float, diams: tuple[float, float], region: str
+    ) -> int:
+        """Add an unbranched cable that tapers from one diameter to the other; return its last segment."""
+        direction = direction / np.linalg.norm(direction)
+        position = direction * self.soma_diam / 2 if parent == 0 else self.end[parent]
+        # Short where currents are large and the electrode may be close.
+        longest = 16.0 if region == "initial" else 20.0 if self.path[parent] < 100.0 else 60.0
+        pieces = max(1, round(length / longest))
+        for fraction in (np.arange(pieces) + 0.5) / pieces:
+            self.parent.append(parent)
+            self.start.append(position)
+            position = position + direction * length / pieces
+            self.end.append(position)
+            self.diam.append(diams[0] + fraction * (diams[1] - diams[0]))
+            self.path.append(self.path[parent] + length / pieces)
+            self.region.append(region)
+            parent = len(self.parent) - 1
+        return parent
+
+    def arbour(
+        self, *, rng: np.random.Generator, parent: int, direction: np.ndarray, lengths: Sequence[float], diam: float
+    ) -> None:
+        """Add a dendrite that forks after each of `lengths` but the last, thinning by Rall's 3/2 power law."""
+        length = lengths[0] * rng.uniform(0.8, 1.2)
+        tip = self.cable(parent=parent, direction=direction, length=length, diams=(diam, 0.85 * diam), region="dendrite")
+        if len(lengths) > 1:
+            sideways = np.cross(direction, rng.normal(size=3))
+            sideways *= rng.uniform(0.4, 0.8) / np.linalg.norm(sideways)
+            for side in (sideways, -sideways):
+                self.arbour(
+                    rng=rng,
+                    parent=tip,
+                    direction=_unit(direction + side),
+                    lengths=lengths[1:],
+                    diam=max(0.85 * diam * 2 ** (-2 / 3), 0.6),
+                )
+
+    def axon(self, *, rng: np.random.Generator, direction: np.ndarray) -> None:
+        """Add the initial segment and a stretch of axon."""
+        diam = 0.09 * self.soma_diam * rng.uniform(0.85, 1.15)
+        tip = self.cable(parent=0, direction=direction, length=rng.uniform(28, 44), diams=(1.3 * diam, diam), region="initial")
+        bend = direction + 0.3 * rng.normal(size=3)
+        self.cable(parent=tip, direction=bend, length=rng.uniform(150, 300), diams=(0.8 * diam, 0.6 * diam), region="axon")
+
+    def cell(self, *, name: str, membrane: Membrane) -> ReducedCell:
+        """Finish: give each region its densities, and number the segments so that neighbours stay close."""
+        region, parent = np.array(self.region), np.array(self.parent)
+        child = np.arange(1, len(parent))
+        ones = np.ones(len(child))
+        links = coo_array((ones, (child, parent[1:])), shape=(len(parent), len(parent))).tocsr()
+        # A small bandwidth is what makes the implicit step cheap.
+        order = reverse_cuthill_mckee((links + links.T).tocsr(), symmetric_mode=True)
+        rank = np.append(np.argsort(order), -1)
+        soma, initial, axon, dendrite = (region == r for r in ("soma", "initial", "axon", "dendrite"))
+        active = soma + initial * membrane.initial_segment + axon * membrane.axon + dendrite * membrane.dendrite
+        perisomatic = 1.0 * (soma | initial)
+        factors = {"g_na": active, "g_kd": active, "g_m": perisomatic, "g_leak": np.ones(len(region))}
+        return ReducedCell(
+            name=name,
+            parent=rank[parent[order]],
+            start=np.array(self.start)[order],
+            end=np.array(self.end)[order],
+            diam=np.array(self.diam)[order],
+            v_t=(membrane.v_t + (initial | axon) * membrane.initial_segment_shift)[order],
+            membrane=membrane,
+            **{density: (factor * getattr(membrane, density))[order] for density, factor in factors.items()},
+        )
+
+
+def _unit(vector: np.ndarray) -> np.ndarray:
+    return vector / np.linalg.norm(vector)
+
+
+def make_cell(*, shape: str, firing: str, name: str, rng: np.random.Generator) -> ReducedCell:
+    """Grow one cell with random sizes and densities.
+
+    Parameters
+    ----------
+    shape : {"ball_and_stick", "pyramidal", "stellate", "bipolar"}
+        Kind of tree: one thick cable; an apical dendrite with tuft and basal dendrites; dendrites in all
+        directions; two opposite dendrites.
+    firing : {"rs", "fs"}
+        Regular or fast spiking.
+    name : str
+        Name of the cell.
+    rng : np.random.Generator
+        Source of randomness.
+
+    Returns
+    -------
+    ReducedCell
+    """
+    base = {"rs": REGULAR_SPIKING, "fs": FAST_SPIKING}[firing]
+    spread = {key: getattr(base, key) * rng.uniform(0.85, 1.15) for key in ("g_na", "g_kd", "g_m", "temperature_factor")}
+    membrane = replace(base, **spread)
+    up = np.array([0.0, 1.0, 0.0])
+    size = rng.uniform(0.85, 1.2)
+    tree = _Tree(soma_diam=size * {"ball_and_stick": 20.0, "pyramidal": 18.0, "stellate": 16.0, "bipolar": 15.0}[shape])
+    tree.axon(rng=rng, direction=_unit(-up + 0.2 * rng.normal(size=3)))
+    if shape == "ball_and_stick":
+        tree.cable(parent=0, direction=up, length=rng.uniform(450, 800), diams=(size * 6.0, size * 3.0), region="dendrite")
+    elif shape == "pyramidal":
+        diam = size * rng.uniform(4.0, 5.5)
+        trunk = tree.cable(
+            parent=0, direction=up, length=rng.uniform(200, 450), diams=(diam, 0.6 * diam), region="dendrite"
+        )
+        tree.arbour(rng=rng, parent=trunk, direction=up, lengths=(60, 130, 110), diam=0.5 * diam)
+        for angle in 2 * np.pi * (np.arange(4) + rng.uniform(0, 1)) / 4:
+            outward = _unit(np.array([np.cos(angle), rng.uniform(-0.9, -0.1), np.sin(angle)]))
+            tree.arbour(rng=rng, parent=0, direction=outward, lengths=(40, 120), diam=size * rng.uniform(1.8, 2.6))
+    elif shape == "stellate":
+        # Directions spread like the corners of a tetrahedron, so that the far field is weak.
+        corners = np.array([[1, 1, 1], [-1, -1, 1], [-1, 1, -1], [1, -1, -1]]) / np.sqrt(3)
+        for corner in corners:
+            outward = _unit(corner + 0.25 * rng.normal(size=3))
+            tree.arbour(rng=rng, parent=0, direction=outward, lengths=(40, 70, 80), diam=size * rng.uniform(2.0, 3.0))
+    elif shape == "bipolar":
+        for direction in (up, -up):
+            outward = _unit(direction + 0.2 * rng.normal(size=3))
+            tree.arbour(rng=rng, parent=0, direction=outward, lengths=(90, 180), diam=size * rng.uniform(2.5, 3.5))
+    else:
+        raise ValueError(f"No shape is called {shape!r}: take ball_and_stick, pyramidal, stellate or bipolar.")
+    return tree.cell(name=name, membrane=membrane)
+
+
+def axial_matrix(*, cell: ReducedCell) -> np.ndarray:
+    """Axial conductances: ``axial_matrix(cell) @ v`` is the current that leaves each segment inside the cell.
+
+    Each segment is half a cylinder's resistance away from its ends, the soma is isopotential. A fork is a
+    node without membrane; taking it out leaves ``g_i g_j / sum(g)`` between any two segments that meet there.
+
+    Parameters
+    ----------
+    cell : ReducedCell
+        The cell.
+
+    Returns
+    -------
+    np.ndarray, [num_segments, num_segments]
+        In uS, symmetric, rows sum to zero.
+    """
+    length = np.linalg.norm(cell.end - cell.start, axis=1)
+    # ohm cm / um = 1e4 ohm = 1e-2 Mohm.
+    half = 1.0 / (AXIAL_RESISTIVITY * 1e-2 * (length / 2) / (np.pi * cell.diam**2 / 4))
+    conductance = np.zeros((len(length), len(length)))
+    for node in np.unique(cell.parent[cell.parent >= 0]):
+        children = np.flatnonzero(cell.parent == node)
+        if node == cell.soma:
+            conductance[node, children] = conductance[children, node] = half[children]
+        else:
+            meet = np.append(children, node)
+            conductance[np.ix_(meet, meet)] += np.outer(half[meet], half[meet]) / half[meet].sum()
+    np.fill_diagonal(conductance, 0.0)
+    return np.diag(conductance.sum(axis=1)) - conductance
+
+
+def gate_rates(*, u: np.ndarray, v: np.ndarray, membrane: Membrane) -> tuple[np.ndarray, np.ndarray]:
+    """Steady states and rates of the gates m, h, n (functions of ``u = v - v_t``) and p (of `v`).
+
+    Parameters
+    ----------
+    u, v : np.ndarray, [num]
+        Voltages in mV.
+    membrane : Membrane
+        Gives the temperature factor and the M current's time constant.
+
+    Returns
+    -------
+    steady : np.ndarray, [num, 4]
+        Steady state of each gate.
+    rate : np.ndarray, [num, 4]
+        Inverse time constant of each gate, per ms.
+    """
+    # x / (exp(x) - 1) = 1 / exprel(x), without a hole at zero.
+    alpha_m, beta_m = 1.28 / exprel((13.0 - u) / 4.0), 1.4 / exprel((u - 40.0) / 5.0)
+    alpha_h, beta_h = 0.128 * np.exp((17.0 - u) / 18.0), 4.0 / (1.0 + np.exp((40.0 - u) / 5.0))
+    alpha_n, beta_n = 0.16 / exprel((15.0 - u) / 5.0), 0.5 * np.exp((10.0 - u) / 40.0)
+    opening = np.stack([alpha_m, alpha_h, alpha_n], axis=-1)
+    total = opening + np.stack([beta_m, beta_h, beta_n], axis=-1)
+    p_steady = 1.0 / (1.0 + np.exp(-(v + 35.0) / 10.0))
+    p_rate = (3.3 * np.exp((v + 35.0) / 20.0) + np.exp(-(v + 35.0) / 20.0)) / membrane.tau_max
+    steady = np.concatenate([opening / total, p_steady[..., None]], axis=-1)
+    return steady, np.concatenate([membrane.temperature_factor * total, p_rate[..., None]], axis=-1)
+
+
+def simulate(*, cell: ReducedCell, current: np.ndarray, keep_currents: bool = True) -> Simulation:
+    """Integrate the cell under currents into its soma, all runs at once.
+
+    Backward Euler in voltage with the conductances of the half step before, exponential update of the gates
+    (Hines 1984, Int J Biomed Comput 15:69). All runs are one banded positive definite system a step.
+
+    Parameters
+    ----------
+    cell : ReducedCell
+        The cell.
+    current : np.ndarray, [num_runs, num_samples]
+        Current of an electrode in the soma, in nA, at `DT`.
+    keep_currents : bool
+        Otherwise only the somatic voltage is kept.
+
+    Returns
+    -------
+    Simulation
+    """
+    num_runs, num_samples = current.shape
+    soma, area, axial = cell.soma, cell.area * _PER_AREA, axial_matrix(cell=cell)
+    capacity = CAPACITANCE * area / DT
+    na, kd, m_bar, leak = (density * area for density in (cell.g_na, cell.g_kd, cell.g_m, cell.g_leak))
+
+    bandwidth = int(np.abs(np.subtract(*np.nonzero(axial))).max(initial=0))
+    bands = np.zeros((bandwidth + 1, len(area)))
+    for offset in range(bandwidth + 1):
+        bands[offset, : len(area) - offset] = np.diagonal(axial, -offset)
+    bands[0] += capacity + leak
+    bands = np.asfortranarray(np.tile(bands, num_runs))
+
+    # Gates are read off a table: steady states, then the fraction of the way a step takes.
+    u_first, u_step = -150.0, 0.1
+    u_grid = u_first + u_step * np.arange(3001)
+    steady, rate = gate_rates(u=u_grid, v=u_grid + cell.membrane.v_t, membrane=cell.membrane)
+    table = np.concatenate([steady, -np.expm1(-DT * rate)], axis=1)
+
+    v = np.full((num_runs, len(area)), cell.membrane.e_leak)
+    gates = None
+    v_soma = np.empty((num_runs, num_samples))
+    currents = np.empty((num_runs, len(area), num_samples if keep_currents else 0), dtype="float32")
+    for sample in range(num_samples):
+        position = np.clip((v - cell.v_t - u_first) / u_step, 0, len(u_grid) - 2)
+        below = position.astype(int)
+        looked_up = table[below]
+        looked_up += (position - below)[..., None] * (table[below + 1] - looked_up)
+        gates = looked_up[..., :4] if gates is None else gates + looked_up[..., 4:] * (looked_up[..., :4] - gates)
+        m, h, n, p = np.moveaxis(gates, -1, 0)
+        g_na, g_k = na * m * m * m * h, kd * (n * n) ** 2 + m_bar * p
+        drive = leak * cell.membrane.e_leak + g_na * E_NA + g_k * E_K
+        drive[:, soma] += current[:, sample]
+        matrix = bands.copy(order="F")
+        matrix[0] += (g_na + g_k).ravel()
+        _, solution, info = dpbsv(matrix, (capacity * v + drive).ravel(), lower=1, overwrite_ab=1, overwrite_b=1)
+        if info:
+            raise FloatingPointError(f"The voltages of {cell.name} left the range of numbers at sample {sample}.")
+        change = solution.reshape(v.shape) - v
+        v = v + change
+        if keep_currents:
+            # The drive holds the electrode's current: it is out of the soma's membrane current.
+            currents[:, :, sample] = capacity * change + (leak + g_na + g_k) * v - drive
+        v_soma[:, sample] = v[:, soma]
+    return Simulation(v_soma=v_soma, currents=currents)
+
+
+def spike_samples(*, v_soma: np.ndarray, threshold: float = -20.0) -> np.ndarray:
+    """Samples at which the somatic voltage `v_soma` [num_samples] (mV) peaks, int [num_spikes]."""
+    above = np.concatenate([[False], v_soma > threshold, [False]])
+    edges = np.flatnonzero(np.diff(above.astype(int))).reshape(-1, 2)
+    return np.array([first + int(np.argmax(v_soma[first:last])) for first, last in edges], dtype=int)
+
+
+def find_rheobase(*, cell: ReducedCell, duration_ms: float = 150.0, precision: float = 0.02, num_runs: int = 8) -> float:
+    """Find the smallest current step that makes the cell spike.
+
+    Bisection with several cuts at once: each round simulates `num_runs` amplitudes inside the bracket.
+
+    Parameters
+    ----------
+    cell : ReducedCell
+        The cell.
+    duration_ms : float
+        Length of the step, after 20 ms at rest.
+    precision : float
+        Relative width of the bracket at which to stop.
+    num_runs : int
+        Amplitudes a round.
+
+    Returns
+    -------
+    float
+        In nA; the cell spikes at it.
+
+    Raises
+    ------
+    ValueError
+        The cell spikes without a current, or not even at 5 nA.
+    """
+    step = np.zeros(round((20.0 + duration_ms) / DT))
+    step[round(20.0 / DT) :] = 1.0
+    low, amplitudes = 0.0, np.geomspace(0.01, 5.0, num_runs)
+    while True:
+        runs = simulate(cell=cell, current=amplitudes[:, None] * step, keep_currents=False).v_soma
+        spiked = [len(spike_samples(v_soma=v)) > 0 for v in runs]
+        first = int(np.argmax(spiked))
+        if not any(spiked) or amplitudes[first] < 1e-3:
+            raise ValueError(f"{cell.name} has no rheobase between 0 and 5 nA: its densities are off.")
+        low, high = (amplitudes[first - 1] if first else low), amplitudes[first]
+        if high - low <= precision * high:
+            return float(high)
+        amplitudes = np.linspace(low, high, num_runs + 1)[1:]
+
+
+def pink_noise(
+    *, num_runs: int, num_samples: int, rng: np.random.Generator, band_hz: tuple[float, float] = (2.0, 500.0)
+) -> np.ndarray:
+    """Gaussian noise of power 1/f inside `band_hz`, sampled at `DT`, of unit variance [num_runs, num_samples]."""
+    frequency = np.fft.rfftfreq(num_samples, DT * 1e-3)
+    inside = (frequency >= band_hz[0]) & (frequency <= band_hz[1])
+    gain = np.where(inside, 1.0 / np.sqrt(np.maximum(frequency, band_hz[0])), 0.0)
+    noise = np.fft.irfft(np.fft.rfft(rng.normal(size=(num_runs, num_samples))) * gain, n=num_samples)
+    return noise / noise.std(axis=1, keepdims=True)
+
+
+def compress_windows(*, windows: np.ndarray, residual: float = 5e-4, max_components: int = 16) -> dict[str, np.ndarray]:
+    """Write windows of membrane current as coefficients of a few temporal components (SVD).
+
+    Parameters
+    ----------
+    windows : np.ndarray, [num_spikes, num_segments, num_basis_samples]
+        In nA.
+    residual : float
+        Share of the energy that may be lost.
+    max_components : int
+        Most components to keep.
+
+    Returns
+    -------
+    dict
+        `coef`, `scale` and `basis`, as in `NeuronCurrents`.
+    """
+    flat = windows.reshape(-1, windows.shape[-1]).astype("float64")
+    left, strength, right = np.linalg.svd(flat, full_matrices=False)
+    lost = 1.0 - np.cumsum(strength**2) / np.sum(strength**2)
+    keep = min(int(np.argmax(lost < residual)) + 1, max_components)
+    coef = (left * strength)[:, :keep].reshape(*windows.shape[:2], keep)
+    scale = np.float32(np.abs(coef).max())
+    # The coefficients have no more than 11 bits: as many in the basis halve the file.
+    basis = right[:keep].astype("float16").astype("float32")
+    return {"coef": (coef / scale).astype("float16"), "scale": scale, "basis": basis}
+
+
+def spike_triggered_currents(
+    *, cell: ReducedCell, rng: np.random.Generator, num_spikes: int = 28, num_runs: int = 8, duration_ms: float = 500.0
+) -> NeuronCurrents:
+    """Drive a cell with pink noise about its rheobase and cut its currents around the spikes.
+
+    Parameters
+    ----------
+    cell : ReducedCell
+        The cell.
+    rng : np.random.Generator
+        Source of the noise.
+    num_spikes : int
+        Most spikes to keep, spread over the intervals that occurred.
+    num_runs, duration_ms : int, float
+        Number of stretches of noise, and their length.
+
+    Returns
+    -------
+    NeuronCurrents
+        With windows of 8 ms, the peak 3 ms into them.
+
+    Raises
+    ------
+    ValueError
+        Fewer than half the spikes could be had.
+    """
+    rheobase = find_rheobase(cell=cell)
+    noise = pink_noise(num_runs=num_runs, num_samples=round(duration_ms / DT), rng=rng)
+    after = NUM_BASIS_SAMPLES - PEAK_INDEX
+    for strength in (1.0, 1.5, 2.2):
+        simulation = simulate(cell=cell, current=strength * rheobase * (0.8 + noise))
+        found = []
+        for run, v in enumerate(simulation.v_soma):
+            peaks = spike_samples(v_soma=v)
+            before = np.diff(peaks, prepend=-np.inf) * DT
+            following = np.diff(peaks, append=np.inf) * DT
+            # A window holds one spike only: trials add the others themselves.
+            alone = (before > 4.0) & (following > 6.0) & (peaks >= PEAK_INDEX) & (peaks + after <= len(v))
+            found += [(min(isi, FIRST_SPIKE_ISI), run, peak) for isi, peak in zip(before[alone], peaks[alone])]
+        found = sorted(found)
+        # A few spikes without a predecessor are enough.
+        found = found[: sum(isi < FIRST_SPIKE_ISI for isi, _, _ in found) + 3]
+        if len(found) >= num_spikes:
+            break
+    if len(found) < num_spikes / 2:
+        raise ValueError(f"{cell.name} gave only {len(found)} spikes that stand alone.")
+    chosen = [found[i] for i in np.unique(np.linspace(0, len(found) - 1, num_spikes).round().astype(int))]
+    # Windows end at zero, so that spikes can be added up without steps.
+    taper = np.ones(NUM_BASIS_SAMPLES)
+    taper[:40] = np.sin(np.pi / 2 * np.linspace(0, 1, 40)) ** 2
+    taper[-80:] = np.cos(np.pi / 2 * np.linspace(0, 1, 80)) ** 2
+    windows = np.stack([simulation.currents[run, :, peak - PEAK_INDEX : peak + after] for _, run, peak in chosen]) * taper
+    neuron = NeuronCurrents(
+        name=cell.name,
+        seg_start=cell.start.astype("float32"),
+        seg_end=cell.end.astype("float32"),
+        seg_diam=cell.diam.astype("float32"),
+        isi=np.array([isi for isi, _, _ in chosen], dtype="float32"),
+        v_peak=np.array([simulation.v_soma[run, peak] for _, run, peak in chosen], dtype="float32"),
+        dt=np.float32(DT),
+        peak_index=PEAK_INDEX,
+        soma=cell.soma,
+        rheobase=np.float32(rheobase),
+        **compress_windows(windows=windows),
+    )
+    stored = np.stack([neuron.membrane_currents(spike) for spike in range(neuron.num_spikes)])
+    explained = 1.0 - np.sum((windows - stored) ** 2) / np.sum(windows**2)
+    logger.info(
+        "%s: %d segments, rheobase %.3f nA, %d of %d spikes, intervals from %.1f ms, %d components explain %.5f.",
+        cell.name, len(cell.diam), rheobase, len(chosen), len(found), chosen[0][0], len(neuron.basis), explained,
+    )  # fmt: skip
+    return neuron
+
+
+def make_bank(*, counts: dict[tuple[str, str], int], seed: int) -> list[NeuronCurrents]:
+    """Grow and simulate `counts[shape, firing]` neurons of each kind, named ``<shape>_<firing>_<number>``."""
+    neurons = []
+    for kind, ((shape, firing), count) in enumerate(counts.items()):
+        for number in range(count):
+            rng = np.random.default_rng([seed, kind, number])
+            cell = make_cell(shape=shape, firing=firing, name=f"{shape}_{firing}_{number}", rng=rng)
+            neurons.append(spike_triggered_currents(cell=cell, rng=rng))
+    return neurons
+
+
+BUNDLED = {
+    ("ball_and_stick", "rs"): 3,
+    ("ball_and_stick", "fs"): 2,
+    ("pyramidal", "rs"): 5,
+    ("stellate", "rs"): 2,
+    ("stellate", "fs"): 3,
+    ("bipolar", "rs"): 2,
+    ("bipolar", "fs"): 2,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Make the bundled bank (``python -m spikeinterface_simsort.simulation.reduced_cells``)."""
+    parser = argparse.ArgumentParser(description="Simulate reduced cells and write their currents as a neuron bank.")
+    parser.add_argument("--output", type=Path, required=True, help="npz file to write")
+    parser.add_argument("--seed", type=int, default=0, help="seed of shapes, densities and noise")
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    neurons = make_bank(counts=BUNDLED, seed=arguments.seed)
+    save_bank(arguments.output, neurons)
+    logger.info("%s: %d neurons, %.0f kB.", arguments.output, len(neurons), arguments.output.stat().st_size / 1e3)
+
+
+if __name__ == "__main__":
+    main()

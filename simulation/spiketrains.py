@@ -1,0 +1,95 @@
+"""Spike trains with refractory periods and bursts."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def spike_train(
+    *,
+    duration_s: float,
+    firing_rate_hz: float,
+    rng: np.random.Generator,
+    refractory_ms: float = 2.0,
+    regularity: float = 1.5,
+    burst_probability: float = 0.0,
+    burst_isi_ms: float = 5.0,
+    mean_burst_spikes: float = 1.5,
+) -> np.ndarray:
+    """Draw spike times from a gamma renewal process whose events may start bursts.
+
+    Parameters
+    ----------
+    duration_s : float
+        Length of the train, in s.
+    firing_rate_hz : float
+        Mean rate of all spikes, those in bursts included.
+    rng : np.random.Generator
+        Source of randomness.
+    refractory_ms : float
+        No two spikes are closer than this.
+    regularity : float
+        Shape of the gamma distribution; 1 is a Poisson process with a dead time.
+    burst_probability : float
+        Probability that an event is followed by further spikes.
+    burst_isi_ms : float
+        Mean interval within a burst.
+    mean_burst_spikes : float
+        Mean number of spikes that follow in a burst (geometric).
+
+    Returns
+    -------
+    np.ndarray, [num_spikes]
+        Increasing spike times in s, within [0, duration_s).
+    """
+    if firing_rate_hz <= 0 or duration_s <= 0:
+        return np.empty(0)
+    refractory_s = refractory_ms / 1000.0
+    event_rate = firing_rate_hz / (1.0 + burst_probability * mean_burst_spikes)
+    mean_gap = max(1.0 / event_rate - refractory_s, 1e-4)
+
+    expected = int(duration_s / (mean_gap + refractory_s))
+    gaps = refractory_s + rng.gamma(
+        regularity, mean_gap / regularity, size=expected + 10 + int(8 * np.sqrt(expected + 1))
+    )
+    # A stationary process is under way when the recording starts.
+    events = np.cumsum(gaps) - rng.uniform(0, 1) * gaps[0]
+
+    times = [events]
+    if burst_probability > 0:
+        starts = events[rng.random(events.size) < burst_probability]
+        num_following = rng.geometric(1.0 / max(mean_burst_spikes, 1.0), size=starts.size)
+        current = starts
+        for _ in range(int(num_following.max(initial=0))):
+            current = current[num_following > 0]
+            num_following = num_following[num_following > 0] - 1
+            current = current + refractory_s + rng.gamma(4.0, max(burst_isi_ms / 1000.0 - refractory_s, 5e-4) / 4.0,
+                                                         size=current.size)
+            times.append(current)
+    train = np.sort(np.concatenate(times))
+    train = train[(train >= 0) & (train < duration_s)]
+    return enforce_refractory(train, refractory_s=refractory_s)
+
+
+def enforce_refractory(times: np.ndarray, *, refractory_s: float) -> np.ndarray:
+    """Drop each spike that follows the last kept one within the refractory period.
+
+    Parameters
+    ----------
+    times : np.ndarray, [num_spikes]
+        Increasing times in s.
+    refractory_s : float
+        Shortest interval allowed, in s.
+
+    Returns
+    -------
+    np.ndarray
+        The spikes kept.
+    """
+    kept = np.empty(times.size, dtype=bool)
+    last = -np.inf
+    for i, time in enumerate(times):
+        kept[i] = time - last >= refractory_s
+        if kept[i]:
+            last = time
+    return times[kept]

@@ -1,0 +1,74 @@
+"""Where and how much the computer works: devices and jobs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from spikeinterface.core import get_global_job_kwargs
+from spikeinterface.core.job_tools import fix_job_kwargs
+
+from spikeinterface_simsort.params import ParameterError
+
+# Long chunks spend little on their margins; 10 s of a tetrode are 5 MB.
+_CHUNK_DURATION = "10s"
+_CHUNK_KEYS = ("chunk_size", "chunk_memory", "total_memory", "chunk_duration")
+
+
+def choose_device(device: str) -> str:
+    """Turn 'auto' into the best device there is, and refuse what is not there.
+
+    Parameters
+    ----------
+    device : str
+        'auto', or what torch understands.
+
+    Returns
+    -------
+    str
+        A device of torch.
+
+    Raises
+    ------
+    ParameterError
+        There is no such device.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ParameterError(f"There is no device {device!r} here; use device='auto' or 'cpu'.") from error
+    return device
+
+
+def job_arguments(job_kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Complete SpikeInterface's job arguments: the user's, then the global ones, then long chunks.
+
+    Parameters
+    ----------
+    job_kwargs : dict
+        Given by the user.
+
+    Returns
+    -------
+    dict
+        For `run_node_pipeline`.
+
+    Raises
+    ------
+    ParameterError
+        An argument is not known.
+    """
+    defaults: dict[str, Any] = {}
+    if get_global_job_kwargs().get("chunk_duration") == "1s" and not any(key in job_kwargs for key in _CHUNK_KEYS):
+        defaults["chunk_duration"] = _CHUNK_DURATION
+    if "pool_engine" not in job_kwargs:
+        # The networks compute outside the interpreter's lock, and forked processes cannot share torch's threads.
+        defaults["pool_engine"] = "thread"
+    try:
+        return fix_job_kwargs({**defaults, **job_kwargs})
+    except AssertionError as error:
+        raise ParameterError(f"job_kwargs: {error}") from error

@@ -1,0 +1,12 @@
+"""Networks of the sorter: torch modules and nothing else, shared with training."""
+
+from spikeinterface_simsort.models.detector import PatchTransformerDetector, SampleTransformerDetector, build_detector
+from spikeinterface_simsort.models.embedder import RecurrentEmbedder, build_embedder
+
+__all__ = [
+    "PatchTransformerDetector",
+    "RecurrentEmbedder",
+    "SampleTransformerDetector",
+    "build_detector",
+    "build_embedder",
+]

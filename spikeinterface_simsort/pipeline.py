@@ -1,0 +1,209 @@
+"""The whole way from a recording to a sorting, one call a step."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from spikeinterface.core import BaseRecording, NumpySorting
+from spikeinterface.core.node_pipeline import run_node_pipeline
+
+from spikeinterface_simsort.clustering import cluster
+from spikeinterface_simsort.compute import choose_device, job_arguments
+from spikeinterface_simsort.detection import NetworkPeakDetector
+from spikeinterface_simsort.embedding import NetworkEmbedder
+from spikeinterface_simsort.groups import split_blocks, split_groups
+from spikeinterface_simsort.params import SimSortParams
+from spikeinterface_simsort.preprocessing import preprocess
+from spikeinterface_simsort.refinement import Unit, refine, remove_double_units
+from spikeinterface_simsort.weights import Weights, load_weights
+
+logger = logging.getLogger(__name__)
+
+
+def sort(recording: BaseRecording, *, params: SimSortParams | None = None) -> NumpySorting:
+    """Sort a recording, each of its channel groups by itself.
+
+    Parameters
+    ----------
+    recording : BaseRecording
+        Raw traces of one or more tetrodes (property ``group``), of any gain, type and sampling frequency.
+    params : SimSortParams, optional
+        Default: all defaults.
+
+    Returns
+    -------
+    NumpySorting
+        Integer unit ids from 0, with the properties ``main_channel_id``, ``snr``, ``probability`` and ``group``.
+
+    Raises
+    ------
+    RecordingError
+        The recording cannot be sorted.
+    WeightsError
+        The networks' weights cannot be had.
+    """
+    params = (params or SimSortParams()).resolve()
+    weights = load_weights(params.weights, device=choose_device(params.device))
+    results = [
+        (group, part, *sort_group(part, weights=weights, params=params)) for group, part in split_groups(recording)
+    ]
+    return _as_sorting(recording, results)
+
+
+def sort_group(
+    recording: BaseRecording, *, weights: Weights, params: SimSortParams
+) -> tuple[np.ndarray, list[Unit]]:
+    """Sort one group: a tetrode, or a larger one in blocks of neighbouring channels.
+
+    Parameters
+    ----------
+    recording : BaseRecording
+        Raw traces of the group.
+    weights : Weights
+        The networks.
+    params : SimSortParams
+        Resolved.
+
+    Returns
+    -------
+    peaks : np.ndarray, structured [num_peaks]
+        Detected spikes.
+    units : list of Unit
+        Each with the indices of its peaks; `channel_index` counts the channels of the group.
+    """
+    all_peaks, all_units, num_peaks = [], [], 0
+    for block in split_blocks(recording, max_channels=weights.detector.num_channels):
+        peaks, units = sort_block(block, weights=weights, params=params)
+        channels = recording.ids_to_indices(block.channel_ids)
+        all_units += [
+            replace(unit, spikes=unit.spikes + num_peaks, channel_index=int(channels[unit.channel_index]))
+            for unit in units
+        ]
+        all_peaks.append(peaks)
+        num_peaks += len(peaks)
+    peaks = np.concatenate(all_peaks)
+    if len(all_peaks) > 1:
+        all_units.sort(key=lambda unit: -unit.snr)
+        all_units = remove_double_units(peaks, all_units, duplicate_frames=_duplicate_frames(recording, params))
+    return peaks, all_units
+
+
+def sort_block(
+    recording: BaseRecording, *, weights: Weights, params: SimSortParams
+) -> tuple[np.ndarray, list[Unit]]:
+    """Sort as many channels as the networks read: the method itself.
+
+    Parameters
+    ----------
+    recording : BaseRecording
+        Raw traces of the group.
+    weights : Weights
+        The networks.
+    params : SimSortParams
+        Resolved.
+
+    Returns
+    -------
+    peaks : np.ndarray, structured [num_peaks]
+        Detected spikes.
+    units : list of Unit
+        Each with the indices of its peaks.
+    """
+    preprocessed = preprocess(recording, params=params)
+    peaks, waveforms, embedding = detect_and_embed(preprocessed, weights=weights, params=params)
+    labels = cluster(embedding, params=params)
+    units = refine(
+        peaks,
+        waveforms,
+        labels,
+        num_channels=recording.get_num_channels(),
+        duplicate_frames=_duplicate_frames(recording, params),
+        min_spikes=params.min_spikes,
+        min_snr=params.min_snr,
+        seed=params.seed,
+    )
+    logger.info("%d spikes detected, %d clusters, %d units.", len(peaks), len(np.unique(labels)), len(units))
+    return peaks, units
+
+
+def detect_and_embed(
+    preprocessed: BaseRecording, *, weights: Weights, params: SimSortParams
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Detect spikes, cut their waveforms and embed them, in one pass over the recording.
+
+    Parameters
+    ----------
+    preprocessed : BaseRecording
+        In units of noise.
+    weights : Weights
+        The networks.
+    params : SimSortParams
+        Resolved; uses `detect_threshold`, `exclude_ms` and `job_kwargs`.
+
+    Returns
+    -------
+    peaks : np.ndarray, structured [num_peaks]
+        With the field ``probability``, sorted by segment and sample index.
+    waveforms : np.ndarray, float16 [num_peaks, num_samples * num_channels]
+        At the networks' sampling frequency.
+    embedding : np.ndarray, float32 [num_peaks, embedding_dim]
+    """
+    device = choose_device(params.device)
+    detector_config, embedder_config = weights.config["detector"], weights.config["embedder"]
+    assert params.detect_threshold is not None
+    detector = NetworkPeakDetector(
+        preprocessed,
+        network=weights.detector,
+        model_frequency=detector_config["sampling_frequency"],
+        device=device,
+        threshold=params.detect_threshold,
+        exclude_ms=params.exclude_ms,
+    )
+    embedder = NetworkEmbedder(
+        preprocessed,
+        parents=[detector],
+        network=weights.embedder,
+        model_frequency=embedder_config["sampling_frequency"],
+        ms_before=embedder_config["ms_before"],
+        device=device,
+    )
+    return run_node_pipeline(
+        preprocessed, [detector, embedder], job_arguments(params.job_kwargs), job_name="detect and embed spikes"
+    )
+
+
+def _duplicate_frames(recording: BaseRecording, params: SimSortParams) -> int:
+    return round(params.duplicate_ms * recording.get_sampling_frequency() / 1000)
+
+
+def _as_sorting(
+    recording: BaseRecording, results: list[tuple[Any, BaseRecording, np.ndarray, list[Unit]]]
+) -> NumpySorting:
+    """Gather the units of all groups, with their properties."""
+    num_segments = recording.get_num_segments()
+    trains: list[dict[int, np.ndarray]] = [{} for _ in range(num_segments)]
+    properties: dict[str, list[Any]] = {"main_channel_id": [], "snr": [], "probability": [], "group": []}
+    unit_id = 0
+    for group, part, peaks, units in results:
+        for unit in units:
+            spikes = peaks[unit.spikes]
+            for segment in range(num_segments):
+                trains[segment][unit_id] = spikes["sample_index"][spikes["segment_index"] == segment]
+            properties["main_channel_id"].append(part.channel_ids[unit.channel_index])
+            properties["snr"].append(unit.snr)
+            properties["probability"].append(unit.probability)
+            properties["group"].append(group)
+            unit_id += 1
+    if not unit_id:
+        logger.warning("No unit was found.")
+    sorting = NumpySorting.from_unit_dict(trains, recording.get_sampling_frequency())
+    if not unit_id:
+        return NumpySorting(
+            sorting.to_spike_vector(), recording.get_sampling_frequency(), np.array([], dtype="int64")
+        )
+    for name, values in properties.items():
+        sorting.set_property(name, np.array(values))
+    return sorting

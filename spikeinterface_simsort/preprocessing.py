@@ -1,0 +1,95 @@
+"""From a raw recording to the traces that the networks know."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+from spikeinterface.core import BaseRecording, get_noise_levels
+from spikeinterface.preprocessing import bandpass_filter, scale, unsigned_to_signed, whiten
+
+from spikeinterface_simsort.params import SimSortParams
+
+logger = logging.getLogger(__name__)
+
+# The filter has rung out within this margin to less than float32 can tell: chunks do not show in the result.
+_FILTER_MARGIN_MS = 40.0
+_FILTER_ORDER = 3
+_NYQUIST_SHARE = 0.9
+
+
+class RecordingError(ValueError):
+    """A recording cannot be sorted; the message says what to do."""
+
+
+def preprocess(recording: BaseRecording, *, params: SimSortParams) -> BaseRecording:
+    """Band-pass a recording and scale each channel to unit noise.
+
+    The result does not depend on the gain, the offset or the type of the samples.
+
+    Parameters
+    ----------
+    recording : BaseRecording
+        Raw traces, of any gain, type and rate.
+    params : SimSortParams
+        Resolved; uses `freq_min`, `freq_max`, `whiten` and `seed`.
+
+    Returns
+    -------
+    BaseRecording
+        Lazy, float32, in units of each channel's noise. A dead channel is zero.
+
+    Raises
+    ------
+    RecordingError
+        The recording is too short or too slow, has no channel, or holds NaN or inf.
+    """
+    rate = recording.get_sampling_frequency()
+    check_recording(recording)
+    assert params.freq_min is not None and params.freq_max is not None
+    if np.dtype(recording.get_dtype()).kind == "u":
+        recording = unsigned_to_signed(recording)
+    filtered = bandpass_filter(
+        recording,
+        freq_min=params.freq_min,
+        freq_max=min(params.freq_max, _NYQUIST_SHARE * rate / 2),
+        filter_order=_FILTER_ORDER,
+        margin_ms=_FILTER_MARGIN_MS,
+        dtype="float32",
+    )
+    noise = get_noise_levels(filtered, return_in_uV=False, random_slices_kwargs={"seed": params.seed})
+    if not np.all(np.isfinite(noise)):
+        raise RecordingError(
+            "The recording holds NaN or inf. Replace them first, for example with zeros "
+            "(spikeinterface.preprocessing.silence_periods) where samples are missing."
+        )
+    # A median of zero means that most samples do not change at all.
+    dead = noise <= 0
+    if dead.any():
+        logger.warning("Channels %s are dead (constant): they are left out.", list(recording.channel_ids[dead]))
+    scaled = scale(filtered, gain=np.where(dead, 0.0, 1.0 / np.where(dead, 1.0, noise)), dtype="float32")
+    if params.whiten and not dead.all() and recording.get_num_channels() > 1:
+        # Dead channels make the covariance singular: a regulariser keeps them at zero.
+        scaled = whiten(scaled, dtype="float32", regularize=bool(dead.any()), seed=params.seed)
+    return scaled
+
+
+def check_recording(recording: BaseRecording) -> None:
+    """Refuse what no sorter could sort.
+
+    Raises
+    ------
+    RecordingError
+        With what to do about it.
+    """
+    if recording.get_num_channels() == 0:
+        raise RecordingError("The recording has no channels.")
+    rate = recording.get_sampling_frequency()
+    if rate < 5000:
+        raise RecordingError(
+            f"The sampling frequency is {rate:g} Hz; spikes need 5000 Hz or more. "
+            "Is this a recording of field potentials?"
+        )
+    duration = recording.get_total_duration()
+    if duration < 1.0:
+        raise RecordingError(f"The recording lasts {duration:.3g} s; at least 1 s is needed.")

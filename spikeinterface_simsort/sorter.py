@@ -1,0 +1,87 @@
+"""The adapter between SpikeInterface and the pipeline."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from spikeinterface.core import BaseRecording, NpzSortingExtractor
+from spikeinterface.sorters import BaseSorter
+
+from spikeinterface_simsort._version import __version__
+from spikeinterface_simsort.params import SimSortParams
+
+_RESULT_FILE = "sorting.npz"
+
+
+class SimSortSorter(BaseSorter):
+    """Sorter for tetrodes whose networks were trained on biophysical simulations (arXiv 2502.03198)."""
+
+    sorter_name = "simsort"
+    sorter_description = (
+        "Sorter for tetrodes: a detector and an embedder, neural networks trained on biophysical simulations "
+        "(method: SimSort, arXiv 2502.03198), and clustering of the embeddings. No parameter needs tuning."
+    )
+    installation_mesg = "pip install spikeinterface-simsort"
+    requires_locations = False
+    handle_multi_segment = True
+    gpu_capability = "nvidia-optional"
+    compatible_with_parallel = {"loky": True, "multiprocessing": True, "threading": True}
+
+    _default_params = asdict(SimSortParams())
+    _params_description = SimSortParams.describe()
+
+    @classmethod
+    def is_installed(cls) -> bool:
+        """Whether the sorter can run: its dependencies came with it."""
+        return True
+
+    @classmethod
+    def get_sorter_version(cls) -> str:
+        """Version of the package."""
+        return __version__
+
+    @classmethod
+    def use_gpu(cls, params: dict[str, Any]) -> bool:
+        """Whether a run with these parameters may use a GPU."""
+        return params["device"] != "cpu"
+
+    @classmethod
+    def _check_params(cls, recording: BaseRecording, output_folder: Path, params: dict[str, Any]) -> dict[str, Any]:
+        SimSortParams.from_dict(params)
+        return params
+
+    @classmethod
+    def _check_apply_filter_in_params(cls, params: dict[str, Any]) -> bool:
+        return True
+
+    @classmethod
+    def _setup_recording(
+        cls, recording: BaseRecording, sorter_output_folder: Path, params: dict[str, Any], verbose: bool
+    ) -> None:
+        """Nothing to set up: the recording is read as it is."""
+
+    @classmethod
+    def _run_from_folder(cls, sorter_output_folder: Path, params: dict[str, Any], verbose: bool) -> None:
+        # Imported here, as importing the package must not import torch.
+        from spikeinterface_simsort.pipeline import sort
+
+        logger = logging.getLogger("spikeinterface_simsort")
+        recording = cls.load_recording_from_folder(sorter_output_folder.parent, with_warnings=False)
+        job_kwargs = {"progress_bar": bool(verbose), **params["job_kwargs"]}
+        level = logger.level
+        if verbose and logger.getEffectiveLevel() > logging.INFO:
+            logger.setLevel(logging.INFO)
+        try:
+            sorting = sort(recording, params=SimSortParams.from_dict({**params, "job_kwargs": job_kwargs}))
+        finally:
+            logger.setLevel(level)
+        partial = sorter_output_folder / f"partial_{_RESULT_FILE}"
+        NpzSortingExtractor.write_sorting(sorting, partial)
+        partial.replace(sorter_output_folder / _RESULT_FILE)
+
+    @classmethod
+    def _get_result_from_folder(cls, sorter_output_folder: Path) -> NpzSortingExtractor:
+        return NpzSortingExtractor(Path(sorter_output_folder) / _RESULT_FILE)

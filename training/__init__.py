@@ -1,0 +1,1 @@
+"""Training of the sorter's networks on trials composed from neuron banks."""

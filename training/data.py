@@ -1,0 +1,332 @@
+"""Training data composed on the fly: never the same trial twice, the same again from the same seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from scipy import signal
+from torch.utils.data import Dataset
+
+from spikeinterface_simsort.simulation.bank import NeuronCurrents
+from spikeinterface_simsort.simulation.composition import Trial, TrialConfig, compose_trial
+from spikeinterface_simsort.waveforms import align_peaks, extract_waveforms
+
+# A unit under the lower bound is noise to the detector, one above the upper is a spike to be found;
+# in between nothing is asked of it.
+IGNORED_SNR = (2.5, 3.5)
+# Standard deviation of the soft label around each spike, in ms.
+LABEL_WIDTH_MS = 0.1
+
+
+@dataclass(frozen=True)
+class PreparedTrial:
+    """A trial as the networks see it.
+
+    Attributes
+    ----------
+    traces : np.ndarray, float32 [num_samples, num_channels]
+        Band-passed, in units of each channel's noise.
+    spike_samples : np.ndarray, float64 [num_spikes]
+        Time of each spike's largest deflection after the filter, in samples.
+    spike_labels : np.ndarray, int64 [num_spikes]
+        Its unit.
+    unit_snr : np.ndarray, [num_units]
+        Largest deflection of each unit's mean waveform, in units of noise.
+    """
+
+    traces: np.ndarray
+    spike_samples: np.ndarray
+    spike_labels: np.ndarray
+    unit_snr: np.ndarray
+
+
+def random_trial_config(
+    rng: np.random.Generator,
+    *,
+    duration_s: float,
+    sampling_frequency: float,
+    num_units: tuple[int, int],
+    firing_rate_hz: tuple[float, float],
+) -> TrialConfig:
+    """Draw the conditions of a trial over the range that tetrodes show.
+
+    Parameters
+    ----------
+    rng : np.random.Generator
+        Source of randomness.
+    duration_s, sampling_frequency
+        Of the trial.
+    num_units : tuple of int
+        Range of the number of units.
+    firing_rate_hz : tuple of float
+        Range of their rates.
+
+    Returns
+    -------
+    TrialConfig
+    """
+    noise_uv = float(np.exp(rng.uniform(np.log(2.5), np.log(15.0))))
+    return TrialConfig(
+        duration_s=duration_s,
+        sampling_frequency=sampling_frequency,
+        num_units=int(rng.integers(num_units[0], num_units[1] + 1)),
+        num_far=int(rng.integers(0, 21)),
+        cube_um=float(rng.uniform(70.0, 140.0)),
+        far_distance_um=(float(rng.uniform(80.0, 140.0)), 250.0),
+        min_distance_um=float(rng.uniform(8.0, 15.0)),
+        min_amplitude_uv=float(rng.uniform(2.0, 6.0)) * noise_uv,
+        max_amplitude_uv=1000.0,
+        firing_rate_hz=firing_rate_hz,
+        burst_fraction=0.3,
+        noise_uv=noise_uv,
+        noise_exponent=float(rng.uniform(0.0, 2.0)),
+        noise_corner_hz=float(rng.uniform(100.0, 1500.0)),
+        noise_correlation=float(rng.uniform(0.0, 0.8)),
+        gain_spread=float(rng.uniform(0.0, 0.2)),
+        drift_um=float(rng.choice([0.0, rng.uniform(0.0, 15.0)])),
+        drift_period_s=2.0 * duration_s,
+        contact_spacing_um=float(rng.uniform(12.0, 30.0)),
+        layout=str(rng.choice(["square", "diamond"])),
+    )
+
+
+def prepare_trial(trial: Trial, *, rng: np.random.Generator, augment: bool = True) -> PreparedTrial:
+    """Filter and scale a trial as the sorter's preprocessing does, with what varies between labs.
+
+    Parameters
+    ----------
+    trial : Trial
+        As composed, in uV.
+    rng : np.random.Generator
+        Source of the augmentations.
+    augment : bool
+        Vary the band, the polarity, the order of the channels, and lose or double a channel at times.
+
+    Returns
+    -------
+    PreparedTrial
+    """
+    rate = trial.sampling_frequency
+    band = (rng.uniform(200.0, 450.0), rng.uniform(4500.0, 8000.0)) if augment else (300.0, 6000.0)
+    sos = signal.butter(3, band, btype="bandpass", fs=rate, output="sos")
+    traces = signal.sosfiltfilt(sos, trial.traces, axis=0)
+    padded = np.pad(trial.templates, ((0, 0), (200, 200), (0, 0)))
+    templates = signal.sosfiltfilt(sos, padded, axis=1) if len(padded) else padded
+
+    if augment:
+        order = rng.permutation(traces.shape[1])
+        gains = np.ones(traces.shape[1])
+        if rng.random() < 0.1:
+            gains[rng.integers(len(gains))] = 0.0
+        elif rng.random() < 0.05:
+            order[rng.integers(len(order))] = order[0]
+        if rng.random() < 0.1:
+            gains = -gains
+        traces, templates = traces[:, order] * gains, templates[:, :, order] * gains
+
+    noise = np.median(np.abs(traces), axis=0) / 0.6745
+    scale = np.where(noise > 0, 1.0 / np.where(noise > 0, noise, 1.0), 0.0)
+    deflection = np.abs(templates * scale)
+    snr = deflection.max(axis=(1, 2))
+    shift = deflection.max(axis=2).argmax(axis=1) - 200 - trial.template_peak
+    return PreparedTrial(
+        traces=(traces * scale).astype("float32"),
+        spike_samples=trial.spike_samples + shift[trial.spike_labels],
+        spike_labels=trial.spike_labels,
+        unit_snr=snr,
+    )
+
+
+def detection_targets(trial: PreparedTrial, *, sampling_frequency: float) -> tuple[np.ndarray, np.ndarray]:
+    """Soft labels of spikes for every sample, and the weight of each sample.
+
+    Parameters
+    ----------
+    trial : PreparedTrial
+        With its spikes.
+    sampling_frequency : float
+        In Hz.
+
+    Returns
+    -------
+    target : np.ndarray, float32 [num_samples]
+        A Gaussian of height 1 at each spike to be found.
+    weight : np.ndarray, float32 [num_samples]
+        0 around spikes too small to be asked for, else 1.
+    """
+    num_samples = len(trial.traces)
+    width = LABEL_WIDTH_MS * sampling_frequency / 1000.0
+    reach = int(np.ceil(3 * width))
+    target = np.zeros(num_samples, dtype="float32")
+    weight = np.ones(num_samples, dtype="float32")
+    snr = trial.unit_snr[trial.spike_labels]
+    for time in trial.spike_samples[(snr > IGNORED_SNR[0]) & (snr < IGNORED_SNR[1])]:
+        weight[max(int(time) - reach, 0) : int(time) + reach + 1] = 0.0
+    for time in trial.spike_samples[snr >= IGNORED_SNR[1]]:
+        index = np.arange(max(int(time) - reach, 0), min(int(time) + reach + 2, num_samples))
+        target[index] = np.maximum(target[index], np.exp(-0.5 * ((index - time) / width) ** 2))
+        weight[index] = 1.0
+    return target, weight
+
+
+class _ComposedTrials(Dataset):
+    """Trials numbered from a seed; an epoch's trials differ from every other's."""
+
+    def __init__(
+        self,
+        neurons: Sequence[NeuronCurrents],
+        *,
+        seed: int,
+        trials_per_epoch: int,
+        sampling_frequency: float,
+        duration_s: float,
+        num_units: tuple[int, int],
+        firing_rate_hz: tuple[float, float],
+    ) -> None:
+        self.neurons = neurons
+        self.seed = seed
+        self.trials_per_epoch = trials_per_epoch
+        self.sampling_frequency = sampling_frequency
+        self.duration_s = duration_s
+        self.num_units = num_units
+        self.firing_rate_hz = firing_rate_hz
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self.trials_per_epoch
+
+    def _prepared(self, index: int) -> tuple[PreparedTrial, np.random.Generator]:
+        sequence = np.random.SeedSequence([self.seed, self.epoch * self.trials_per_epoch + index])
+        conditions, composition, augmentation = sequence.spawn(3)
+        config = random_trial_config(
+            np.random.default_rng(conditions),
+            duration_s=self.duration_s,
+            sampling_frequency=self.sampling_frequency,
+            num_units=self.num_units,
+            firing_rate_hz=self.firing_rate_hz,
+        )
+        rng = np.random.default_rng(augmentation)
+        return prepare_trial(compose_trial(self.neurons, config=config, seed=composition), rng=rng), rng
+
+
+class DetectionWindows(_ComposedTrials):
+    """Windows of traces with their detection targets.
+
+    An item is one trial, cut into windows: traces [num_windows, window_samples, num_channels],
+    target and weight [num_windows, window_samples].
+
+    Parameters
+    ----------
+    neurons : sequence of NeuronCurrents
+        Of a bank.
+    seed : int
+        Same seed, same trials.
+    trials_per_epoch : int
+        Length of the data set.
+    sampling_frequency : float
+        Of the detector, in Hz.
+    window_samples : int
+        Of the detector.
+    windows_per_trial : int
+        Windows cut from a trial, which is just long enough for them.
+    """
+
+    def __init__(
+        self,
+        neurons: Sequence[NeuronCurrents],
+        *,
+        seed: int,
+        trials_per_epoch: int,
+        sampling_frequency: float,
+        window_samples: int,
+        windows_per_trial: int = 16,
+    ) -> None:
+        super().__init__(
+            neurons,
+            seed=seed,
+            trials_per_epoch=trials_per_epoch,
+            sampling_frequency=sampling_frequency,
+            duration_s=window_samples * windows_per_trial / sampling_frequency,
+            num_units=(1, 12),
+            firing_rate_hz=(1.0, 30.0),
+        )
+        self.window_samples = window_samples
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        trial, _ = self._prepared(index)
+        target, weight = detection_targets(trial, sampling_frequency=self.sampling_frequency)
+        windows = (-1, self.window_samples)
+        return (
+            torch.from_numpy(trial.traces.reshape(*windows, trial.traces.shape[1])),
+            torch.from_numpy(target.reshape(windows)),
+            torch.from_numpy(weight.reshape(windows)),
+        )
+
+
+class SpikeWaveforms(_ComposedTrials):
+    """Waveforms of many units of one trial, as the sorter would cut them.
+
+    An item is one trial: waveforms [num_spikes, num_samples, num_channels] and labels [num_spikes].
+
+    Parameters
+    ----------
+    neurons : sequence of NeuronCurrents
+        Of a bank.
+    seed : int
+        Same seed, same trials.
+    trials_per_epoch : int
+        Length of the data set.
+    sampling_frequency : float
+        Of the embedder, in Hz.
+    num_before, num_after : int
+        Samples of a waveform before and from its peak on.
+    search_samples : int
+        Of the alignment, see `waveforms.align_peaks`.
+    spikes_per_unit : int
+        At most.
+    """
+
+    def __init__(
+        self,
+        neurons: Sequence[NeuronCurrents],
+        *,
+        seed: int,
+        trials_per_epoch: int,
+        sampling_frequency: float,
+        num_before: int,
+        num_after: int,
+        search_samples: int,
+        spikes_per_unit: int = 24,
+    ) -> None:
+        super().__init__(
+            neurons,
+            seed=seed,
+            trials_per_epoch=trials_per_epoch,
+            sampling_frequency=sampling_frequency,
+            duration_s=6.0,
+            num_units=(6, 16),
+            firing_rate_hz=(2.0, 8.0),
+        )
+        self.num_before = num_before
+        self.num_after = num_after
+        self.search_samples = search_samples
+        self.spikes_per_unit = spikes_per_unit
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        trial, rng = self._prepared(index)
+        chosen = []
+        for unit in np.flatnonzero(trial.unit_snr >= IGNORED_SNR[1]):
+            spikes = np.flatnonzero(trial.spike_labels == unit)
+            if len(spikes) >= 4:
+                chosen.append(rng.permutation(spikes)[: self.spikes_per_unit])
+        spikes = np.concatenate(chosen) if chosen else np.empty(0, dtype="int64")
+        # The detector is off by a sample at times.
+        rough = np.round(trial.spike_samples[spikes] + rng.normal(0.0, 0.8, size=len(spikes))).astype("int64")
+        times, _ = align_peaks(trial.traces, rough, search_samples=self.search_samples)
+        waveforms = extract_waveforms(
+            trial.traces, times, num_before=self.num_before, num_after=self.num_after
+        )
+        return torch.from_numpy(waveforms), torch.from_numpy(trial.spike_labels[spikes])
