@@ -26,11 +26,13 @@ test: $(VENV)/.installed-dev $(TREE) ## Run the static checks and all tests but 
 slow: $(VENV)/.installed-dev ## Run the slow tests.
 	$(BIN)/pytest -m slow
 
-figures: $(VENV)/.installed-benchmarks ## Draw the figures of the benchmarks.
-	$(BIN)/python -m benchmarks.figures
+figures: $(VENV)/.installed-simulation $(VENV)/.installed-paper ## Print the figures of accuracy, speed and memory (BANK holds layer-6 cells).
+	$(BIN)/python -m benchmarks.figures --bank $(BANK)
+
+BANK ?= spikeinterface_simsort/assets/neuron_bank.npz
 
 train: $(VENV)/.installed-training ## Train the default networks and export their weights (runs/).
-	$(BIN)/python -m $(PACKAGE).training
+	$(BIN)/python -m $(PACKAGE).training --bank $(BANK) --output runs/default
 
 clean: ## Remove builds, caches and the demo's output; environment and training runs stay.
 	rm -rf build dist *.egg-info demo_output .pytest_cache .ruff_cache .hypothesis

@@ -1,15 +1,15 @@
 """Reduced cells: ball-and-stick and branching neurons in numpy and scipy, and the small bank made of them.
 
-Procedural trees with the minimal cortical currents of Pospischil et al. 2008 stand in for detailed
-cells wherever NEURON and the portal's cells are absent: tests, examples, the bundled neuron bank.
-Units throughout: mV, ms, nA, uS, nF, um; conductance densities in mS/cm2.
+Procedural trees with the minimal cortical currents of Pospischil et al. 2008 stand in for detailed cells where
+neither NEURON nor such cells are at hand: tests, examples, the bundled bank. Units: mV, ms, nA, uS, nF, um, and
+mS/cm2 for densities.
 
 References
 ----------
-Pospischil et al. 2008, Biol Cybern 99:427 (regular- and fast-spiking parameter sets).
-Traub & Miles 1991, Neuronal Networks of the Hippocampus (sodium and delayed rectifier).
+Pospischil et al. 2008, Biol Cybern 99:427 (minimal regular- and fast-spiking models).
+Traub & Miles 1991, Neuronal Networks of the Hippocampus (sodium current, delayed rectifier).
 Yamada, Koch & Adams 1989, in Methods in Neuronal Modeling (M current).
-Rall 1959, Exp Neurol 1:491 (passive trees); Kole et al. 2008, Nat Neurosci 11:178 (initial segment).
+Kole et al. 2008, Nat Neurosci 11:178 (sodium of the initial segment); Rall 1959, Exp Neurol 1:491 (trees).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from scipy.linalg.lapack import dpbsv
+from scipy.linalg import solveh_banded
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 from scipy.special import exprel
@@ -42,11 +42,11 @@ _PER_AREA = 1e-5
 
 @dataclass(frozen=True, kw_only=True)
 class Membrane:
-    """Membrane of one class of cell: densities in mS/cm2, voltages in mV.
+    """Membrane of a class of cells: somatic densities in mS/cm2, voltages in mV.
 
-    `v_t` shifts all gates of the sodium current and the delayed rectifier, `temperature_factor` divides their time
-    constants, `tau_max` (ms) scales that of the M current. The rest says how densities
-    differ between regions, as factors on the somatic ones.
+    `v_t` shifts the gates of sodium and delayed rectifier and `temperature_factor` speeds them up; `tau_max` (ms)
+    scales the M current's time constant. `dendrite`, `axon` and `initial_segment` are the densities of sodium and
+    delayed rectifier there relative to the soma's; in the last two, `v_t` is lower by `axon_shift`.
     """
 
     g_na: float
@@ -59,43 +59,44 @@ class Membrane:
     temperature_factor: float
     dendrite: float
     axon: float = 1.0
-    initial_segment: float = 8.0
-    initial_segment_shift: float = -6.0
+    initial_segment: float = 5.0
+    axon_shift: float = 3.0
 
 
-# Leak, M current, reversals and V_T are those of the fits of Pospischil et al. 2008 (56 and 6, 58 and 3.9 mS/cm2 of
-# sodium and delayed rectifier). Sodium, the rectifier and the temperature factors are ours: a soma that feeds
-# dendrites and an initial segment needs more of both to fire repeatedly, with the widths of cortical cells.
+# Reversals, V_T and tau_max are those of the fits of Pospischil et al. 2008. Densities and temperature factors are
+# ours. The leak gives the usual membrane time constants of 20 and 10 ms. A soma that charges dendrites and has an
+# initial segment needs more sodium, rectifier and M current than their single compartment (56 to 58, 4 to 6 and 0.08
+# mS/cm2): with less it fires at its limit from rheobase on, or stays depolarised.
 REGULAR_SPIKING = Membrane(
-    g_na=80.0, g_kd=14.0, g_m=0.075, g_leak=0.0205, e_leak=-70.3, v_t=-56.2, tau_max=608.0,
-    temperature_factor=1.3, dendrite=0.1,
+    g_na=80.0, g_kd=25.0, g_m=1.0, g_leak=0.05, e_leak=-70.3, v_t=-56.2, tau_max=608.0,
+    temperature_factor=1.2, dendrite=0.1,
 )  # fmt: skip
 FAST_SPIKING = Membrane(
-    g_na=100.0, g_kd=35.0, g_m=0.0787, g_leak=0.038, e_leak=-70.4, v_t=-57.9, tau_max=502.0,
-    temperature_factor=2.7, dendrite=0.0,
+    g_na=100.0, g_kd=60.0, g_m=1.0, g_leak=0.1, e_leak=-70.4, v_t=-57.9, tau_max=502.0,
+    temperature_factor=2.0, dendrite=0.0,
 )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReducedCell:
-    """A cell cut into cylinders, one row a segment; the row with parent -1 is the soma.
+    """A cell cut into cylinders.
 
     Attributes
     ----------
     name : str
         Name of the cell.
     parent : np.ndarray, int [num_segments]
-        The segment at whose distal end each segment begins.
+        The segment at whose far end each one begins; -1 for the soma.
     start, end : np.ndarray, [num_segments, 3]
         End points in um, the soma's middle at the origin.
     diam : np.ndarray, [num_segments]
         Diameters in um.
     g_na, g_kd, g_m, g_leak : np.ndarray, [num_segments]
-        Conductance densities in mS/cm2.
+        Densities in mS/cm2.
     v_t : np.ndarray, [num_segments]
         Voltage that the gates are relative to, in mV.
     membrane : Membrane
-        Class of the cell: reversal, time constants.
+        Reversal of the leak and speed of the gates.
     """
 
     name: str
@@ -121,17 +122,6 @@ class ReducedCell:
         return np.pi * self.diam * np.linalg.norm(self.end - self.start, axis=1)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Simulation:
-    """Result of `simulate`: `v_soma` in mV [num_runs, num_samples], `currents` in nA [num_runs, num_segments, ...].
-
-    `currents` are membrane currents, capacitive and ionic, less the electrode's: they sum to zero.
-    """
-
-    v_soma: np.ndarray
-    currents: np.ndarray
-
-
 class _Tree:
     """Grows the segments of a cell, soma first."""
 
@@ -148,8 +138,8 @@ class _Tree:
         direction = direction / np.linalg.norm(direction)
         position = direction * self.soma_diam / 2 if parent == 0 else self.end[parent]
         # Short where currents are large and the electrode may be close.
-        longest = 16.0 if region == "initial" else 20.0 if self.path[parent] < 100.0 else 60.0
-        pieces = max(1, round(length / longest))
+        longest = 16.0 if region == "initial" else 30.0 if self.path[parent] < 100.0 else 75.0
+        pieces = int(np.ceil(length / longest))
         for fraction in (np.arange(pieces) + 0.5) / pieces:
             self.parent.append(parent)
             self.start.append(position)
@@ -165,33 +155,27 @@ class _Tree:
         self, *, rng: np.random.Generator, parent: int, direction: np.ndarray, lengths: Sequence[float], diam: float
     ) -> None:
         """Add a dendrite that forks after each of `lengths` but the last, thinning by Rall's 3/2 power law."""
-        length = lengths[0] * rng.uniform(0.8, 1.2)
-        tip = self.cable(parent=parent, direction=direction, length=length, diams=(diam, 0.85 * diam), region="dendrite")
+        length, diams = lengths[0] * rng.uniform(0.8, 1.2), (diam, 0.85 * diam)
+        tip = self.cable(parent=parent, direction=direction, length=length, diams=diams, region="dendrite")
         if len(lengths) > 1:
-            sideways = np.cross(direction, rng.normal(size=3))
-            sideways *= rng.uniform(0.4, 0.8) / np.linalg.norm(sideways)
+            sideways = rng.uniform(0.4, 0.8) * _unit(np.cross(direction, rng.normal(size=3)))
             for side in (sideways, -sideways):
-                self.arbour(
-                    rng=rng,
-                    parent=tip,
-                    direction=_unit(direction + side),
-                    lengths=lengths[1:],
-                    diam=max(0.85 * diam * 2 ** (-2 / 3), 0.6),
-                )
+                onward, thinner = _unit(direction + side), max(diams[1] * 2 ** (-2 / 3), 0.6)
+                self.arbour(rng=rng, parent=tip, direction=onward, lengths=lengths[1:], diam=thinner)
 
     def axon(self, *, rng: np.random.Generator, direction: np.ndarray) -> None:
         """Add the initial segment and a stretch of axon."""
         diam = 0.09 * self.soma_diam * rng.uniform(0.85, 1.15)
-        tip = self.cable(parent=0, direction=direction, length=rng.uniform(28, 44), diams=(1.3 * diam, diam), region="initial")
+        length, diams = rng.uniform(28, 44), (1.3 * diam, diam)
+        tip = self.cable(parent=0, direction=direction, length=length, diams=diams, region="initial")
+        length, diams = rng.uniform(200, 320), (0.8 * diam, 0.6 * diam)
         bend = direction + 0.3 * rng.normal(size=3)
-        self.cable(parent=tip, direction=bend, length=rng.uniform(150, 300), diams=(0.8 * diam, 0.6 * diam), region="axon")
+        self.cable(parent=tip, direction=bend, length=length, diams=diams, region="axon")
 
     def cell(self, *, name: str, membrane: Membrane) -> ReducedCell:
         """Finish: give each region its densities, and number the segments so that neighbours stay close."""
         region, parent = np.array(self.region), np.array(self.parent)
-        child = np.arange(1, len(parent))
-        ones = np.ones(len(child))
-        links = coo_array((ones, (child, parent[1:])), shape=(len(parent), len(parent))).tocsr()
+        links = coo_array((np.ones(len(parent) - 1), (np.arange(1, len(parent)), parent[1:])), shape=(len(parent),) * 2)
         # A small bandwidth is what makes the implicit step cheap.
         order = reverse_cuthill_mckee((links + links.T).tocsr(), symmetric_mode=True)
         rank = np.append(np.argsort(order), -1)
@@ -205,7 +189,7 @@ class _Tree:
             start=np.array(self.start)[order],
             end=np.array(self.end)[order],
             diam=np.array(self.diam)[order],
-            v_t=(membrane.v_t + (initial | axon) * membrane.initial_segment_shift)[order],
+            v_t=(membrane.v_t - (initial | axon) * membrane.axon_shift)[order],
             membrane=membrane,
             **{density: (factor * getattr(membrane, density))[order] for density, factor in factors.items()},
         )
@@ -233,37 +217,36 @@ def make_cell(*, shape: str, firing: str, name: str, rng: np.random.Generator) -
     Returns
     -------
     ReducedCell
+        With 30 to 110 segments, of at most 30 um near the soma and 75 um far from it.
     """
+    somata = {"ball_and_stick": 20.0, "pyramidal": 18.0, "stellate": 16.0, "bipolar": 16.0}
+    if shape not in somata or firing not in ("rs", "fs"):
+        raise ValueError(f"There is no cell {shape!r} {firing!r}: take one of {sorted(somata)}, and rs or fs.")
     base = {"rs": REGULAR_SPIKING, "fs": FAST_SPIKING}[firing]
-    spread = {key: getattr(base, key) * rng.uniform(0.85, 1.15) for key in ("g_na", "g_kd", "g_m", "temperature_factor")}
-    membrane = replace(base, **spread)
-    up = np.array([0.0, 1.0, 0.0])
-    size = rng.uniform(0.85, 1.2)
-    tree = _Tree(soma_diam=size * {"ball_and_stick": 20.0, "pyramidal": 18.0, "stellate": 16.0, "bipolar": 15.0}[shape])
+    varied = ("g_na", "g_kd", "g_m", "temperature_factor")
+    membrane = replace(base, **{key: getattr(base, key) * rng.uniform(0.85, 1.15) for key in varied})
+    up, size = np.array([0.0, 1.0, 0.0]), rng.uniform(0.85, 1.2)
+    tree = _Tree(soma_diam=size * somata[shape])
     tree.axon(rng=rng, direction=_unit(-up + 0.2 * rng.normal(size=3)))
     if shape == "ball_and_stick":
-        tree.cable(parent=0, direction=up, length=rng.uniform(450, 800), diams=(size * 6.0, size * 3.0), region="dendrite")
+        length, diams = rng.uniform(650, 900), (size * 6.0, size * 3.0)
+        tree.cable(parent=0, direction=up, length=length, diams=diams, region="dendrite")
     elif shape == "pyramidal":
-        diam = size * rng.uniform(4.0, 5.5)
-        trunk = tree.cable(
-            parent=0, direction=up, length=rng.uniform(200, 450), diams=(diam, 0.6 * diam), region="dendrite"
-        )
+        length, diam = rng.uniform(200, 450), size * rng.uniform(4.0, 5.5)
+        trunk = tree.cable(parent=0, direction=up, length=length, diams=(diam, 0.6 * diam), region="dendrite")
         tree.arbour(rng=rng, parent=trunk, direction=up, lengths=(60, 130, 110), diam=0.5 * diam)
-        for angle in 2 * np.pi * (np.arange(4) + rng.uniform(0, 1)) / 4:
+        for angle in np.pi / 2 * (np.arange(4) + rng.uniform()):
             outward = _unit(np.array([np.cos(angle), rng.uniform(-0.9, -0.1), np.sin(angle)]))
             tree.arbour(rng=rng, parent=0, direction=outward, lengths=(40, 120), diam=size * rng.uniform(1.8, 2.6))
     elif shape == "stellate":
-        # Directions spread like the corners of a tetrahedron, so that the far field is weak.
-        corners = np.array([[1, 1, 1], [-1, -1, 1], [-1, 1, -1], [1, -1, -1]]) / np.sqrt(3)
-        for corner in corners:
+        # The corners of a tetrahedron: dendrites on all sides.
+        for corner in np.array([[1, 1, 1], [-1, -1, 1], [-1, 1, -1], [1, -1, -1]]) / np.sqrt(3):
             outward = _unit(corner + 0.25 * rng.normal(size=3))
             tree.arbour(rng=rng, parent=0, direction=outward, lengths=(40, 70, 80), diam=size * rng.uniform(2.0, 3.0))
-    elif shape == "bipolar":
+    else:
         for direction in (up, -up):
             outward = _unit(direction + 0.2 * rng.normal(size=3))
-            tree.arbour(rng=rng, parent=0, direction=outward, lengths=(90, 180), diam=size * rng.uniform(2.5, 3.5))
-    else:
-        raise ValueError(f"No shape is called {shape!r}: take ball_and_stick, pyramidal, stellate or bipolar.")
+            tree.arbour(rng=rng, parent=0, direction=outward, lengths=(70, 180), diam=size * rng.uniform(3.0, 4.0))
     return tree.cell(name=name, membrane=membrane)
 
 
@@ -327,11 +310,11 @@ def gate_rates(*, u: np.ndarray, v: np.ndarray, membrane: Membrane) -> tuple[np.
     return steady, np.concatenate([membrane.temperature_factor * total, p_rate[..., None]], axis=-1)
 
 
-def simulate(*, cell: ReducedCell, current: np.ndarray, keep_currents: bool = True) -> Simulation:
+def simulate(*, cell: ReducedCell, current: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Integrate the cell under currents into its soma, all runs at once.
 
-    Backward Euler in voltage with the conductances of the half step before, exponential update of the gates
-    (Hines 1984, Int J Biomed Comput 15:69). All runs are one banded positive definite system a step.
+    Backward Euler in the voltages, exponential update of the gates, staggered by half a step (Hines 1984, Int J
+    Biomed Comput 15:69); each step is one banded, positive definite system for all runs.
 
     Parameters
     ----------
@@ -339,12 +322,13 @@ def simulate(*, cell: ReducedCell, current: np.ndarray, keep_currents: bool = Tr
         The cell.
     current : np.ndarray, [num_runs, num_samples]
         Current of an electrode in the soma, in nA, at `DT`.
-    keep_currents : bool
-        Otherwise only the somatic voltage is kept.
 
     Returns
     -------
-    Simulation
+    v_soma : np.ndarray, [num_runs, num_samples]
+        Somatic voltage, in mV.
+    currents : np.ndarray, float32 [num_runs, num_segments, num_samples]
+        Membrane currents in nA, capacitive and ionic, less the electrode's: they sum to zero.
     """
     num_runs, num_samples = current.shape
     soma, area, axial = cell.soma, cell.area * _PER_AREA, axial_matrix(cell=cell)
@@ -358,7 +342,8 @@ def simulate(*, cell: ReducedCell, current: np.ndarray, keep_currents: bool = Tr
     bands[0] += capacity + leak
     bands = np.asfortranarray(np.tile(bands, num_runs))
 
-    # Gates are read off a table: steady states, then the fraction of the way a step takes.
+    # Gates are read off one table: steady states, then the fraction of the way a step takes. Where `v_t` is lower
+    # than the soma's, p comes along.
     u_first, u_step = -150.0, 0.1
     u_grid = u_first + u_step * np.arange(3001)
     steady, rate = gate_rates(u=u_grid, v=u_grid + cell.membrane.v_t, membrane=cell.membrane)
@@ -367,7 +352,7 @@ def simulate(*, cell: ReducedCell, current: np.ndarray, keep_currents: bool = Tr
     v = np.full((num_runs, len(area)), cell.membrane.e_leak)
     gates = None
     v_soma = np.empty((num_runs, num_samples))
-    currents = np.empty((num_runs, len(area), num_samples if keep_currents else 0), dtype="float32")
+    currents = np.empty((num_runs, len(area), num_samples), dtype="float32")
     for sample in range(num_samples):
         position = np.clip((v - cell.v_t - u_first) / u_step, 0, len(u_grid) - 2)
         below = position.astype(int)
@@ -380,26 +365,28 @@ def simulate(*, cell: ReducedCell, current: np.ndarray, keep_currents: bool = Tr
         drive[:, soma] += current[:, sample]
         matrix = bands.copy(order="F")
         matrix[0] += (g_na + g_k).ravel()
-        _, solution, info = dpbsv(matrix, (capacity * v + drive).ravel(), lower=1, overwrite_ab=1, overwrite_b=1)
-        if info:
-            raise FloatingPointError(f"The voltages of {cell.name} left the range of numbers at sample {sample}.")
+        right = (capacity * v + drive).ravel()
+        solution = solveh_banded(matrix, right, lower=True, overwrite_ab=True, overwrite_b=True, check_finite=False)
         change = solution.reshape(v.shape) - v
         v = v + change
-        if keep_currents:
-            # The drive holds the electrode's current: it is out of the soma's membrane current.
-            currents[:, :, sample] = capacity * change + (leak + g_na + g_k) * v - drive
+        # The drive holds the electrode's current, which is thereby out of the soma's membrane current.
+        currents[:, :, sample] = capacity * change + (leak + g_na + g_k) * v - drive
         v_soma[:, sample] = v[:, soma]
-    return Simulation(v_soma=v_soma, currents=currents)
+    return v_soma, currents
 
 
 def spike_samples(*, v_soma: np.ndarray, threshold: float = -20.0) -> np.ndarray:
-    """Samples at which the somatic voltage `v_soma` [num_samples] (mV) peaks, int [num_spikes]."""
+    """Find the samples at which the somatic voltage `v_soma` [num_samples] (mV) peaks, int [num_spikes]."""
     above = np.concatenate([[False], v_soma > threshold, [False]])
     edges = np.flatnonzero(np.diff(above.astype(int))).reshape(-1, 2)
+    # A voltage that stays up is no spike.
+    edges = edges[edges[:, 1] < len(v_soma)]
     return np.array([first + int(np.argmax(v_soma[first:last])) for first, last in edges], dtype=int)
 
 
-def find_rheobase(*, cell: ReducedCell, duration_ms: float = 150.0, precision: float = 0.02, num_runs: int = 8) -> float:
+def find_rheobase(
+    *, cell: ReducedCell, duration_ms: float = 150.0, precision: float = 0.02, num_runs: int = 8
+) -> float:
     """Find the smallest current step that makes the cell spike.
 
     Bisection with several cuts at once: each round simulates `num_runs` amplitudes inside the bracket.
@@ -429,8 +416,8 @@ def find_rheobase(*, cell: ReducedCell, duration_ms: float = 150.0, precision: f
     step[round(20.0 / DT) :] = 1.0
     low, amplitudes = 0.0, np.geomspace(0.01, 5.0, num_runs)
     while True:
-        runs = simulate(cell=cell, current=amplitudes[:, None] * step, keep_currents=False).v_soma
-        spiked = [len(spike_samples(v_soma=v)) > 0 for v in runs]
+        v_soma, _ = simulate(cell=cell, current=amplitudes[:, None] * step)
+        spiked = [len(spike_samples(v_soma=v)) > 0 for v in v_soma]
         first = int(np.argmax(spiked))
         if not any(spiked) or amplitudes[first] < 1e-3:
             raise ValueError(f"{cell.name} has no rheobase between 0 and 5 nA: its densities are off.")
@@ -441,9 +428,9 @@ def find_rheobase(*, cell: ReducedCell, duration_ms: float = 150.0, precision: f
 
 
 def pink_noise(
-    *, num_runs: int, num_samples: int, rng: np.random.Generator, band_hz: tuple[float, float] = (2.0, 500.0)
+    *, num_runs: int, num_samples: int, rng: np.random.Generator, band_hz: tuple[float, float] = (5.0, 500.0)
 ) -> np.ndarray:
-    """Gaussian noise of power 1/f inside `band_hz`, sampled at `DT`, of unit variance [num_runs, num_samples]."""
+    """Draw Gaussian noise of power 1/f inside `band_hz`, sampled at `DT`, of unit variance [num_runs, num_samples]."""
     frequency = np.fft.rfftfreq(num_samples, DT * 1e-3)
     inside = (frequency >= band_hz[0]) & (frequency <= band_hz[1])
     gain = np.where(inside, 1.0 / np.sqrt(np.maximum(frequency, band_hz[0])), 0.0)
@@ -451,36 +438,52 @@ def pink_noise(
     return noise / noise.std(axis=1, keepdims=True)
 
 
-def compress_windows(*, windows: np.ndarray, residual: float = 5e-4, max_components: int = 16) -> dict[str, np.ndarray]:
+def compress_windows(
+    *, windows: np.ndarray, lost: float = 1e-3, max_components: int = 16
+) -> tuple[np.ndarray, float, np.ndarray]:
     """Write windows of membrane current as coefficients of a few temporal components (SVD).
 
     Parameters
     ----------
     windows : np.ndarray, [num_spikes, num_segments, num_basis_samples]
         In nA.
-    residual : float
-        Share of the energy that may be lost.
+    lost : float
+        Share of the energy that may be left out.
     max_components : int
         Most components to keep.
 
     Returns
     -------
-    dict
-        `coef`, `scale` and `basis`, as in `NeuronCurrents`.
+    coef : np.ndarray, float16 [num_spikes, num_segments, num_components]
+        Between -1 and 1.
+    scale : float
+        Unit of `coef`, in nA.
+    basis : np.ndarray, float32 [num_components, num_basis_samples]
     """
-    flat = windows.reshape(-1, windows.shape[-1]).astype("float64")
-    left, strength, right = np.linalg.svd(flat, full_matrices=False)
-    lost = 1.0 - np.cumsum(strength**2) / np.sum(strength**2)
-    keep = min(int(np.argmax(lost < residual)) + 1, max_components)
+    left, strength, right = np.linalg.svd(windows.reshape(-1, windows.shape[-1]), full_matrices=False)
+    energy = np.cumsum(strength**2)
+    keep = min(int(np.argmax(energy >= (1.0 - lost) * energy[-1])) + 1, max_components)
     coef = (left * strength)[:, :keep].reshape(*windows.shape[:2], keep)
-    scale = np.float32(np.abs(coef).max())
-    # The coefficients have no more than 11 bits: as many in the basis halve the file.
-    basis = right[:keep].astype("float16").astype("float32")
-    return {"coef": (coef / scale).astype("float16"), "scale": scale, "basis": basis}
+    scale = float(np.abs(coef).max())
+    # Whole steps of 1/2048 pack well and are exact in float16. Those rounded up are chosen, the largest remainders
+    # first, so that the sum over segments stays what it is: zero, for a neuron.
+    steps = coef / scale * 2048
+    whole = np.floor(steps)
+    rounded_up = np.round(steps.sum(axis=1, keepdims=True)) - whole.sum(axis=1, keepdims=True)
+    place = np.argsort(np.argsort(whole - steps, axis=1), axis=1)
+    coef = ((whole + (place < rounded_up)) / 2048).astype("float16")
+    # The basis, too, has only the bits that matter.
+    return coef, scale, right[:keep].astype("float16").astype("float32")
 
 
 def spike_triggered_currents(
-    *, cell: ReducedCell, rng: np.random.Generator, num_spikes: int = 28, num_runs: int = 8, duration_ms: float = 500.0
+    *,
+    cell: ReducedCell,
+    rng: np.random.Generator,
+    rheobase: float,
+    num_spikes: int = 28,
+    num_runs: int = 8,
+    duration_ms: float = 500.0,
 ) -> NeuronCurrents:
     """Drive a cell with pink noise about its rheobase and cut its currents around the spikes.
 
@@ -490,6 +493,8 @@ def spike_triggered_currents(
         The cell.
     rng : np.random.Generator
         Source of the noise.
+    rheobase : float
+        Of the cell, in nA: what the noise is scaled to.
     num_spikes : int
         Most spikes to keep, spread over the intervals that occurred.
     num_runs, duration_ms : int, float
@@ -505,22 +510,21 @@ def spike_triggered_currents(
     ValueError
         Fewer than half the spikes could be had.
     """
-    rheobase = find_rheobase(cell=cell)
     noise = pink_noise(num_runs=num_runs, num_samples=round(duration_ms / DT), rng=rng)
     after = NUM_BASIS_SAMPLES - PEAK_INDEX
     for strength in (1.0, 1.5, 2.2):
-        simulation = simulate(cell=cell, current=strength * rheobase * (0.8 + noise))
+        v_soma, currents = simulate(cell=cell, current=strength * rheobase * (0.8 + noise))
         found = []
-        for run, v in enumerate(simulation.v_soma):
+        for run, v in enumerate(v_soma):
             peaks = spike_samples(v_soma=v)
             before = np.diff(peaks, prepend=-np.inf) * DT
             following = np.diff(peaks, append=np.inf) * DT
             # A window holds one spike only: trials add the others themselves.
             alone = (before > 4.0) & (following > 6.0) & (peaks >= PEAK_INDEX) & (peaks + after <= len(v))
-            found += [(min(isi, FIRST_SPIKE_ISI), run, peak) for isi, peak in zip(before[alone], peaks[alone])]
-        found = sorted(found)
-        # A few spikes without a predecessor are enough.
-        found = found[: sum(isi < FIRST_SPIKE_ISI for isi, _, _ in found) + 3]
+            intervals = np.minimum(before[alone], FIRST_SPIKE_ISI)
+            found += [(isi, run, peak) for isi, peak in zip(intervals, peaks[alone], strict=True)]
+        # Few without a predecessor: the intervals between spikes are what matters.
+        found = sorted(found)[: sum(isi < FIRST_SPIKE_ISI for isi, _, _ in found) + 3]
         if len(found) >= num_spikes:
             break
     if len(found) < num_spikes / 2:
@@ -530,19 +534,22 @@ def spike_triggered_currents(
     taper = np.ones(NUM_BASIS_SAMPLES)
     taper[:40] = np.sin(np.pi / 2 * np.linspace(0, 1, 40)) ** 2
     taper[-80:] = np.cos(np.pi / 2 * np.linspace(0, 1, 80)) ** 2
-    windows = np.stack([simulation.currents[run, :, peak - PEAK_INDEX : peak + after] for _, run, peak in chosen]) * taper
+    windows = taper * np.stack([currents[run, :, peak - PEAK_INDEX : peak + after] for _, run, peak in chosen])
+    coef, scale, basis = compress_windows(windows=windows)
     neuron = NeuronCurrents(
         name=cell.name,
         seg_start=cell.start.astype("float32"),
         seg_end=cell.end.astype("float32"),
         seg_diam=cell.diam.astype("float32"),
         isi=np.array([isi for isi, _, _ in chosen], dtype="float32"),
-        v_peak=np.array([simulation.v_soma[run, peak] for _, run, peak in chosen], dtype="float32"),
-        dt=np.float32(DT),
+        v_peak=np.array([v_soma[run, peak] for _, run, peak in chosen], dtype="float32"),
+        dt=DT,
         peak_index=PEAK_INDEX,
         soma=cell.soma,
-        rheobase=np.float32(rheobase),
-        **compress_windows(windows=windows),
+        rheobase=rheobase,
+        coef=coef,
+        scale=scale,
+        basis=basis,
     )
     stored = np.stack([neuron.membrane_currents(spike) for spike in range(neuron.num_spikes)])
     explained = 1.0 - np.sum((windows - stored) ** 2) / np.sum(windows**2)
@@ -560,19 +567,15 @@ def make_bank(*, counts: dict[tuple[str, str], int], seed: int) -> list[NeuronCu
         for number in range(count):
             rng = np.random.default_rng([seed, kind, number])
             cell = make_cell(shape=shape, firing=firing, name=f"{shape}_{firing}_{number}", rng=rng)
-            neurons.append(spike_triggered_currents(cell=cell, rng=rng))
+            neurons.append(spike_triggered_currents(cell=cell, rng=rng, rheobase=find_rheobase(cell=cell)))
     return neurons
 
 
+# How many neurons of each kind the bundled bank holds.
 BUNDLED = {
-    ("ball_and_stick", "rs"): 3,
-    ("ball_and_stick", "fs"): 2,
-    ("pyramidal", "rs"): 5,
-    ("stellate", "rs"): 2,
-    ("stellate", "fs"): 3,
-    ("bipolar", "rs"): 2,
-    ("bipolar", "fs"): 2,
-}
+    ("ball_and_stick", "rs"): 3, ("ball_and_stick", "fs"): 2, ("pyramidal", "rs"): 5, ("stellate", "rs"): 2,
+    ("stellate", "fs"): 3, ("bipolar", "rs"): 2, ("bipolar", "fs"): 2,
+}  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> None:

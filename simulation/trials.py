@@ -42,7 +42,9 @@ def to_recording(trial: Trial) -> BaseRecording:
     probe = Probe(ndim=2, si_units="um")
     probe.set_contacts(positions=trial.contact_positions[:, :2], shapes="circle", shape_params={"radius": 6.0})
     probe.set_device_channel_indices(np.arange(len(trial.contact_positions)))
-    return recording.set_probe(probe, in_place=False)
+    # SpikeInterface up to 0.104 returns a recording with the probe; later versions set it in place.
+    probed = recording.set_probe(probe)
+    return recording if probed is None else probed
 
 
 def to_sorting(trial: Trial) -> BaseSorting:

@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
-from spikeinterface.sortingcomponents.clustering.isosplit_isocut import isosplit
+from scipy.ndimage import gaussian_filter1d
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture import BayesianGaussianMixture
+from threadpoolctl import threadpool_limits
 
 from spikeinterface_simsort.params import ParameterError, SimSortParams
 
 # Fewer spikes than this are one cluster: nothing can be said of their density.
 _MIN_SPIKES_SPLIT = 30
 _SPIKES_PER_BLOCK = 100_000
+
+# The embedder is calibrated: within a unit, the variance is about 1 along every dimension. A dimension whose
+# variance over all spikes is not larger separates nothing.
+_INFORMATIVE_VARIANCE = 1.15
+_MAX_DIMENSIONS = 12
+# Variance that a mixture component is expected to have, a little more than in training, and how many spikes
+# that expectation weighs (docs/clustering.md).
+_COMPONENT_VARIANCE = 1.5
+_PRIOR_SPIKES = 30
+_MAX_COMPONENTS = 30
+_SPIKES_PER_COMPONENT = 15
+
+# Components nearer than this, in standard deviations, are one unit unless there is a valley between them.
+_MERGE_DISTANCE = 4.0
+_VALLEY = 0.8
 
 
 def cluster(embedding: np.ndarray, *, params: SimSortParams) -> np.ndarray:
@@ -30,64 +50,135 @@ def cluster(embedding: np.ndarray, *, params: SimSortParams) -> np.ndarray:
     num_spikes = len(embedding)
     if num_spikes < _MIN_SPIKES_SPLIT:
         return np.zeros(num_spikes, dtype="int64")
-    rng = np.random.default_rng(params.seed)
     chosen = np.arange(num_spikes)
     if num_spikes > params.max_spikes_fit:
+        rng = np.random.default_rng(params.seed)
         chosen = np.sort(rng.choice(num_spikes, params.max_spikes_fit, replace=False))
     if params.clustering == "meanshift":
         return _umap_meanshift(embedding, chosen=chosen, params=params)
-    labels = _isosplit(embedding[chosen], seed=params.seed)
-    return assign(embedding, sample=embedding[chosen], sample_labels=labels)
+    return _mixture(embedding, chosen=chosen, seed=params.seed)
 
 
-def _isosplit(embedding: np.ndarray, *, seed: int) -> np.ndarray:
-    """Isosplit (Magland & Barnett 2015, arXiv 1508.04841): no number of clusters, no bandwidth."""
-    # Enough seeds for rare units to get one of their own.
-    num_init = int(np.clip(len(embedding) // 25, 2, 200))
-    return np.asarray(isosplit(embedding.astype("float64"), n_init=num_init, min_cluster_size=10, seed=seed))
+def _mixture(embedding: np.ndarray, *, chosen: np.ndarray, seed: int) -> np.ndarray:
+    """Bayesian mixture of Gaussians whose width is known, and components merged where no valley parts them."""
+    axes, centre = informative_axes(embedding[chosen])
+    points = (embedding[chosen].astype("float64") - centre) @ axes
+    dim = points.shape[1]
+    weight = dim + _PRIOR_SPIKES
+    mixture = BayesianGaussianMixture(
+        n_components=int(np.clip(len(points) // _SPIKES_PER_COMPONENT, 1, _MAX_COMPONENTS)),
+        covariance_type="full",
+        # scikit-learn wants the scale matrix of the Wishart prior: its mean times its weight.
+        covariance_prior=_COMPONENT_VARIANCE * weight * np.eye(dim),
+        degrees_of_freedom_prior=weight,
+        mean_precision_prior=0.01,
+        weight_concentration_prior=0.01,
+        init_params="k-means++",
+        max_iter=100,
+        random_state=seed,
+    )
+    # Where the last decimals go does not matter. The matrices are small: threads would only wait for each other.
+    with warnings.catch_warnings(), threadpool_limits(1):
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        component = mixture.fit_predict(points)
+    merged = merge_components(points, component)
+    unit_of = np.zeros(mixture.n_components, dtype="int64")
+    unit_of[component] = merged
+    labels = np.empty(len(embedding), dtype="int64")
+    for start in range(0, len(embedding), _SPIKES_PER_BLOCK):
+        block = embedding[start : start + _SPIKES_PER_BLOCK].astype("float64")
+        labels[start : start + _SPIKES_PER_BLOCK] = unit_of[mixture.predict((block - centre) @ axes)]
+    return labels
 
 
-def assign(embedding: np.ndarray, *, sample: np.ndarray, sample_labels: np.ndarray) -> np.ndarray:
-    """Assign each spike to the cluster under whose Gaussian it is likeliest.
+def informative_axes(embedding: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Principal axes along which spikes vary more than those of one unit do.
 
     Parameters
     ----------
     embedding : np.ndarray, float32 [num_spikes, embedding_dim]
-        All spikes.
-    sample : np.ndarray, float32 [num_sample, embedding_dim]
-        Those that were clustered.
-    sample_labels : np.ndarray, int [num_sample]
-        Their labels.
+        Of unit variance within units.
+
+    Returns
+    -------
+    axes : np.ndarray, float64 [embedding_dim, num_axes]
+        Orthonormal; two or more.
+    centre : np.ndarray, float64 [embedding_dim]
+        Mean of the spikes.
+    """
+    points = embedding.astype("float64")
+    centre = points.mean(axis=0)
+    variance, vectors = np.linalg.eigh(np.cov(points - centre, rowvar=False))
+    num_axes = int(np.clip((variance > _INFORMATIVE_VARIANCE).sum(), 2, _MAX_DIMENSIONS))
+    return vectors[:, ::-1][:, :num_axes], centre
+
+
+def merge_components(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Merge neighbouring components, the nearest first, between which the density has no valley.
+
+    Parameters
+    ----------
+    points : np.ndarray, float64 [num_spikes, num_axes]
+        Embedded spikes.
+    labels : np.ndarray, int [num_spikes]
+        Their components.
 
     Returns
     -------
     np.ndarray, int64 [num_spikes]
-        Labels from 0, in the order of the sample's labels.
+        Labels from 0.
     """
-    clusters = np.unique(sample_labels)
-    dim = sample.shape[1]
-    means, precisions, offsets = [], [], []
-    for label in clusters:
-        members = sample[sample_labels == label].astype("float64")
-        mean = members.mean(axis=0)
-        # A unit has about unit variance by training: that prior counts as much as one spike per dimension.
-        scatter = (members - mean).T @ (members - mean)
-        covariance = (scatter + dim * np.eye(dim)) / (len(members) + dim)
-        precision = np.linalg.cholesky(np.linalg.inv(covariance))
-        means.append(mean)
-        precisions.append(precision)
-        offsets.append(np.log(len(members)) + np.log(np.diag(precision)).sum())
-    labels = np.empty(len(embedding), dtype="int64")
-    for start in range(0, len(embedding), _SPIKES_PER_BLOCK):
-        block = embedding[start : start + _SPIKES_PER_BLOCK].astype("float64")
-        score = np.stack(
-            [
-                offset - 0.5 * np.square((block - mean) @ precision).sum(axis=1)
-                for mean, precision, offset in zip(means, precisions, offsets, strict=True)
-            ]
-        )
-        labels[start : start + _SPIKES_PER_BLOCK] = score.argmax(axis=0)
-    return labels
+    labels = np.unique(labels, return_inverse=True)[1].astype("int64")
+    parted: set[tuple[int, int]] = set()
+    while True:
+        units = np.unique(labels)
+        means = np.array([points[labels == unit].mean(axis=0) for unit in units])
+        distance = np.linalg.norm(means[:, None] - means[None], axis=2)
+        first, second = np.nonzero(np.triu(distance < _MERGE_DISTANCE, k=1))
+        for i in np.argsort(distance[first, second], kind="stable"):
+            pair = int(units[first[i]]), int(units[second[i]])
+            if pair in parted:
+                continue
+            if has_valley(points[labels == pair[0]], points[labels == pair[1]]):
+                parted.add(pair)
+                continue
+            labels[labels == pair[1]] = pair[0]
+            # What was known of either is no longer true of both together.
+            parted = {other for other in parted if not set(other) & set(pair)}
+            break
+        else:
+            return np.unique(labels, return_inverse=True)[1].astype("int64")
+
+
+def has_valley(points: np.ndarray, others: np.ndarray) -> bool:
+    """Whether the density along the line that separates two clusters best has two peaks.
+
+    Parameters
+    ----------
+    points, others : np.ndarray, float64 [num_spikes, num_axes]
+        Members of either.
+
+    Returns
+    -------
+    bool
+    """
+    difference = others.mean(axis=0) - points.mean(axis=0)
+    residual = np.concatenate([points - points.mean(axis=0), others - others.mean(axis=0)])
+    dim = points.shape[1]
+    covariance = (residual.T @ residual + dim * np.eye(dim)) / (len(residual) + dim)
+    axis = np.linalg.solve(covariance, difference)
+    # In standard deviations along the axis; the two means lie at 0 and at `gap`.
+    axis /= np.sqrt(axis @ covariance @ axis)
+    gap = float(difference @ axis)
+    projected = np.concatenate([points, others]) @ axis - points.mean(axis=0) @ axis
+    step = 0.1
+    edges = np.arange(-4.0, gap + 4.0 + step, step)
+    density = gaussian_filter1d(np.histogram(projected, edges)[0].astype("float64"), 0.4 / step)
+    centres = edges[:-1] + step / 2
+    middle = gap / 2
+    left, right = density[centres < middle], density[centres >= middle]
+    between = density[(centres >= centres[left.argmax()]) & (centres <= centres[len(left) + right.argmax()])]
+    return bool(between.min() < _VALLEY * min(left.max(), right.max()))
 
 
 def _umap_meanshift(embedding: np.ndarray, *, chosen: np.ndarray, params: SimSortParams) -> np.ndarray:

@@ -48,7 +48,7 @@ class SimSortParams:
         0.4, "Of two detections closer than this, the likelier is kept", minimum=0.05, maximum=5.0
     )
     clustering: str | None = _parameter(
-        None, "'isosplit' or 'meanshift' (None: from the preset)", choices=("isosplit", "meanshift")
+        None, "'mixture' or 'meanshift' (None: from the preset)", choices=("mixture", "meanshift")
     )
     max_spikes_fit: int = _parameter(
         20000, "Clusters are fitted on at most so many spikes; the others are assigned", minimum=100
@@ -108,8 +108,8 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "freq_min": 300.0,
         "freq_max": 6000.0,
         "whiten": False,
-        "detect_threshold": 0.5,
-        "clustering": "isosplit",
+        "detect_threshold": 0.4,
+        "clustering": "mixture",
     },
     "paper": {
         "freq_min": 250.0,

@@ -197,8 +197,6 @@ def _as_sorting(
             properties["probability"].append(unit.probability)
             properties["group"].append(group)
             unit_id += 1
-    if not unit_id:
-        logger.warning("No unit was found.")
     sorting = NumpySorting.from_unit_dict(trains, recording.get_sampling_frequency())
     if not unit_id:
         return NumpySorting(

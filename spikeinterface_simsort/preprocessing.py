@@ -57,7 +57,9 @@ def preprocess(recording: BaseRecording, *, params: SimSortParams) -> BaseRecord
         margin_ms=_FILTER_MARGIN_MS,
         dtype="float32",
     )
-    noise = get_noise_levels(filtered, return_in_uV=False, random_slices_kwargs={"seed": params.seed})
+    noise = get_noise_levels(
+        filtered, return_in_uV=False, random_slices_kwargs={"seed": params.seed}, progress_bar=False
+    )
     if not np.all(np.isfinite(noise)):
         raise RecordingError(
             "The recording holds NaN or inf. Replace them first, for example with zeros "

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from spikeinterface.core import BaseRecording, NpzSortingExtractor
+from spikeinterface.core.core_tools import load_properties_from_folder, save_properties_to_folder
 from spikeinterface.sorters import BaseSorter
 
 from spikeinterface_simsort._version import __version__
 from spikeinterface_simsort.params import SimSortParams
 
 _RESULT_FILE = "sorting.npz"
+_PROPERTIES_FOLDER = "properties"
 
 
 class SimSortSorter(BaseSorter):
@@ -78,10 +81,17 @@ class SimSortSorter(BaseSorter):
             sorting = sort(recording, params=SimSortParams.from_dict({**params, "job_kwargs": job_kwargs}))
         finally:
             logger.setLevel(level)
+        if len(sorting.unit_ids) == 0:
+            warnings.warn("simsort found no unit in the recording.", stacklevel=2)
+        # The spike times come last: a folder that holds them is whole.
+        save_properties_to_folder(sorter_output_folder / _PROPERTIES_FOLDER, sorting)
         partial = sorter_output_folder / f"partial_{_RESULT_FILE}"
         NpzSortingExtractor.write_sorting(sorting, partial)
         partial.replace(sorter_output_folder / _RESULT_FILE)
 
     @classmethod
     def _get_result_from_folder(cls, sorter_output_folder: Path) -> NpzSortingExtractor:
-        return NpzSortingExtractor(Path(sorter_output_folder) / _RESULT_FILE)
+        folder = Path(sorter_output_folder)
+        sorting = NpzSortingExtractor(folder / _RESULT_FILE)
+        load_properties_from_folder(folder / _PROPERTIES_FOLDER, sorting)
+        return sorting

@@ -28,7 +28,12 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from spikeinterface_simsort.models import PatchTransformerDetector, RecurrentEmbedder, SampleTransformerDetector
+    from spikeinterface_simsort.models import (
+        PatchTransformerDetector,
+        PerceptronEmbedder,
+        RecurrentEmbedder,
+        SampleTransformerDetector,
+    )
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +64,7 @@ class Weights:
     """
 
     detector: PatchTransformerDetector | SampleTransformerDetector
-    embedder: RecurrentEmbedder
+    embedder: PerceptronEmbedder | RecurrentEmbedder
     config: dict[str, Any]
     source: str
     folder: Path

@@ -4,6 +4,13 @@ import os
 from pathlib import Path
 
 import pytest
+import spikeinterface as si
+import spikeinterface.sorters as ss
+from spikeinterface.core import BaseRecording, BaseSorting
+
+import spikeinterface_simsort  # noqa: F401  registers the sorter
+from spikeinterface_simsort.simulation.composition import TrialConfig
+from spikeinterface_simsort.simulation.trials import save_trial
 
 
 @pytest.fixture(scope="session")
@@ -14,3 +21,30 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the shared data: there is no folder {folder}; name it with SIMSORT_SHARED")
     return folder
+
+
+@pytest.fixture(scope="session")
+def trial_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved trial of 20 s: four units of the bundled bank near a tetrode."""
+    config = TrialConfig(duration_s=20.0, num_units=4, num_far=8, min_amplitude_uv=45.0, firing_rate_hz=(5.0, 15.0))
+    return save_trial(tmp_path_factory.mktemp("trial") / "trial", config=config, seed=3)
+
+
+@pytest.fixture(scope="session")
+def trial(trial_folder: Path) -> tuple[BaseRecording, BaseSorting]:
+    """Recording and ground truth of the saved trial."""
+    return si.load(trial_folder / "recording"), si.load(trial_folder / "sorting")
+
+
+@pytest.fixture(scope="session")
+def sorted_folder(trial: tuple[BaseRecording, BaseSorting], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Output folder of the sorter on the trial, all parameters at their defaults."""
+    folder = tmp_path_factory.mktemp("sorted") / "out"
+    ss.run_sorter("simsort", trial[0], folder=folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sorted_trial(sorted_folder: Path) -> BaseSorting:
+    """What the sorter found in the trial."""
+    return ss.read_sorter_folder(sorted_folder)

@@ -376,12 +376,12 @@ def test_commands(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
         run_command("show", str(tmp_path / "nowhere"))
 
 
-@pytest.mark.parametrize("arguments", [[], ["pull"], ["push"], ["show"]])
-def test_help_gives_an_example(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("command", ["pull", "push", "show"])
+def test_help_gives_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        run_command(*arguments, "--help")
+        run_command(command, "--help")
     assert caught.value.code == 0
-    assert f"simsort weights {arguments[0]} " in capsys.readouterr().out if arguments else True
+    assert f"example:\n  simsort weights {command} " in capsys.readouterr().out
 
 
 def test_command_line_imports_neither_torch_nor_the_hub() -> None:
@@ -590,21 +590,23 @@ def test_pull_mends_a_corrupted_cache(hub: Hub, client: dict[str, str], folder: 
     files = read_files(folder)
     hub.commit(files, "v1")
     address, copy = f"hf://{REPO_ID}@v1", folder.with_name("copy")
-    snapshot = Path(call(f"resolve_weights({address!r})", **client))
-    (snapshot / "detector.safetensors").write_bytes(b"damaged")
-    assert call(f"pull_weights({address!r}, folder={str(copy)!r})", **client) == str(copy)
-    assert read_files(snapshot) == read_files(copy) == files
+    damage = f"(resolve_weights({address!r}) / 'detector.safetensors').write_bytes(b'damaged')"
+    answers = call(
+        damage, f"pull_weights({address!r}, folder={str(copy)!r})", f"resolve_weights({address!r})", **client
+    )
+    assert [str(len(b"damaged")), str(copy)] == answers.splitlines()[:2]
+    assert read_files(Path(answers.splitlines()[2])) == read_files(copy) == files
 
 
 def test_push_then_pull(hub: Hub, client: dict[str, str], folder: Path) -> None:
     push = f"push_weights({str(folder)!r}, repo_id={REPO_ID!r}, private=True"
-    refusal, address = call(f"{push}, token='wrong')", f"{push})", **client, HF_TOKEN="secret").splitlines()
+    calls = (f"{push}, token='wrong')", f"(address := {push}))", "pull_weights(address)")
+    refusal, address, snapshot = call(*calls, **client, HF_TOKEN="secret").splitlines()
     assert refusal.startswith(f"Could not publish to {REPO_ID}: ") and "hf auth login" in refusal
     assert address == f"hf://{REPO_ID}@{hub.refs['main']}"
-    assert list(hub.commits.values()) == [read_files(folder)]
+    assert list(hub.commits.values()) == [read_files(folder)] == [read_files(Path(snapshot))]
     # Which of the two depends on the version of the hub's client.
     assert [row.get("visibility") == "private" or row.get("private") for row in hub.created] == [True]
-    assert read_files(Path(call(f"resolve_weights({address!r})", **client))) == read_files(folder)
 
 
 def test_only_whole_weights_are_pushed(folder: Path) -> None:

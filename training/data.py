@@ -68,16 +68,17 @@ def random_trial_config(
     -------
     TrialConfig
     """
-    noise_uv = float(np.exp(rng.uniform(np.log(2.5), np.log(15.0))))
+    noise_uv = float(np.exp(rng.uniform(np.log(2.5), np.log(12.0))))
     return TrialConfig(
         duration_s=duration_s,
         sampling_frequency=sampling_frequency,
         num_units=int(rng.integers(num_units[0], num_units[1] + 1)),
         num_far=int(rng.integers(0, 21)),
-        cube_um=float(rng.uniform(70.0, 140.0)),
+        cube_um=float(rng.uniform(60.0, 110.0)),
         far_distance_um=(float(rng.uniform(80.0, 140.0)), 250.0),
         min_distance_um=float(rng.uniform(8.0, 15.0)),
-        min_amplitude_uv=float(rng.uniform(2.0, 6.0)) * noise_uv,
+        # Few cells reach further; drawing until one does would take all the time.
+        min_amplitude_uv=min(float(rng.uniform(2.0, 6.0)) * noise_uv, 40.0),
         max_amplitude_uv=1000.0,
         firing_rate_hz=firing_rate_hz,
         burst_fraction=0.3,

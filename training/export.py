@@ -6,9 +6,67 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
+from spikeinterface_simsort.models import PerceptronEmbedder
+from spikeinterface_simsort.training.data import SpikeWaveforms
 from spikeinterface_simsort.training.modules import DetectorModule, EmbedderModule
+from spikeinterface_simsort.training.run import embedder_data
 from spikeinterface_simsort.weights import save_weights
+
+_CALIBRATION_TRIALS = 150
+# An embedding cannot be scaled by what a handful of spikes say of their spread.
+_MIN_SPIKES = 8
+
+
+def within_unit_covariance(embedder: nn.Module, data: SpikeWaveforms) -> torch.Tensor:
+    """Covariance of embeddings about the means of their units, over all trials of a data set.
+
+    Parameters
+    ----------
+    embedder : torch.nn.Module
+        [num_spikes, num_samples, num_channels] -> [num_spikes, embedding_dim].
+    data : SpikeWaveforms
+        Labelled waveforms, trial by trial.
+
+    Returns
+    -------
+    torch.Tensor, float64 [embedding_dim, embedding_dim]
+    """
+    scatter, count = torch.zeros(()), 0
+    for index in range(len(data)):
+        waveforms, labels = data[index]
+        for label in torch.unique(labels):
+            if int((labels == label).sum()) < _MIN_SPIKES:
+                continue
+            with torch.inference_mode():
+                embedding = embedder(waveforms[labels == label]).double()
+            residual = embedding - embedding.mean(dim=0)
+            scatter = scatter + residual.T @ residual
+            count += len(residual) - 1
+    return scatter / count
+
+
+def whiten_embedder(embedder: PerceptronEmbedder, covariance: torch.Tensor) -> None:
+    """Fold a linear map into an embedder's last layers so that this covariance becomes the identity.
+
+    Clustering then knows how wide a unit is, on every recording.
+
+    Parameters
+    ----------
+    embedder : PerceptronEmbedder
+        Changed in place.
+    covariance : torch.Tensor, float64 [embedding_dim, embedding_dim]
+        See `within_unit_covariance`.
+    """
+    variance, vectors = torch.linalg.eigh(covariance)
+    transform = (vectors @ torch.diag(variance.rsqrt()) @ vectors.T).float()
+    last = embedder.perceptron[-1]
+    for layer in (embedder.linear, last):
+        assert isinstance(layer, nn.Linear)
+        with torch.no_grad():
+            layer.weight.copy_(transform @ layer.weight)
+            layer.bias.copy_(transform @ layer.bias)
 
 
 def export_weights(
@@ -17,6 +75,7 @@ def export_weights(
     detector_checkpoint: str | Path,
     embedder_checkpoint: str | Path,
     config: dict[str, Any],
+    bank: str | Path,
     card: str,
     overwrite: bool = False,
 ) -> Path:
@@ -30,6 +89,8 @@ def export_weights(
         As `run.train` returns them.
     config : dict
         The training configuration that both were trained with.
+    bank : str or Path
+        Neuron bank of the training: its training cells calibrate the default embedder.
     card : str
         Model card, in Markdown.
     overwrite : bool
@@ -42,6 +103,9 @@ def export_weights(
     """
     detector = DetectorModule.load_from_checkpoint(detector_checkpoint, map_location="cpu").eval()
     embedder = EmbedderModule.load_from_checkpoint(embedder_checkpoint, map_location="cpu").eval()
+    if isinstance(embedder.network, PerceptronEmbedder):
+        data = embedder_data(bank, config=config, num_trials=_CALIBRATION_TRIALS)
+        whiten_embedder(embedder.network, within_unit_covariance(embedder.network, data))
     rate = config["sampling_frequency"]
     weights_config = {
         "name": config["name"],

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
+from spikeinterface_simsort.models import RecurrentEmbedder
 from spikeinterface_simsort.simulation.bank import NeuronCurrents, load_bank
 from spikeinterface_simsort.training.data import DetectionWindows, SpikeWaveforms
 from spikeinterface_simsort.training.modules import DetectorModule, EmbedderModule
@@ -79,6 +80,29 @@ def _data(
     )
 
 
+def embedder_data(bank: str | Path, *, config: dict[str, Any], num_trials: int) -> SpikeWaveforms:
+    """Labelled waveforms of the training cells, from trials that training has not seen.
+
+    Parameters
+    ----------
+    bank : str or Path
+        Neuron bank.
+    config : dict
+        See `load_config`.
+    num_trials : int
+        Length of the data set.
+
+    Returns
+    -------
+    SpikeWaveforms
+    """
+    neurons = load_bank(bank, exclude=(*TEST_CELLS, *config["validation_cells"]))
+    seed = int(np.random.SeedSequence(config["seed"]).generate_state(3)[2])
+    data = _data("embedder", neurons, config=config, seed=seed, num_trials=num_trials)
+    assert isinstance(data, SpikeWaveforms)
+    return data
+
+
 class _NewTrialsEachEpoch(Callback):
     """Numbers the trials of an epoch; Lightning reloads the data after this, so that a resumed run goes on alike."""
 
@@ -91,13 +115,13 @@ class _NewTrialsEachEpoch(Callback):
 
 def _fit_svd_basis(module: EmbedderModule, data: SpikeWaveforms, *, num_trials: int = 40) -> None:
     """Fix the temporal components that waveforms are denoised with, from training waveforms alone."""
-    basis = module.network.svd_basis
-    if basis is None:
+    network = module.network
+    if not isinstance(network, RecurrentEmbedder) or network.svd_basis is None:
         return
     waveforms = torch.cat([data[i][0] for i in range(num_trials)])
     flat = waveforms.transpose(1, 2).reshape(-1, waveforms.shape[1])
     _, _, components = torch.linalg.svd(flat, full_matrices=False)
-    basis.copy_(components[: len(basis)])
+    network.svd_basis.copy_(components[: len(network.svd_basis)])
 
 
 def train(
@@ -164,7 +188,8 @@ def train(
     trainer = lightning.Trainer(
         default_root_dir=output,
         max_epochs=section["epochs"],
-        logger=CSVLogger(output, name="logs", version=""),
+        # A resumed run logs into a folder of its own: Lightning would overwrite the first one's.
+        logger=CSVLogger(output, name="logs"),
         callbacks=[
             _NewTrialsEachEpoch(data),
             # The newest epoch, under a name that does not change.

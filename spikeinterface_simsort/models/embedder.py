@@ -9,7 +9,7 @@ from torch import nn
 
 
 class RecurrentEmbedder(nn.Module):
-    """A GRU over a waveform; its last hidden state is the embedding, projected where asked.
+    """A GRU over a waveform; its last hidden state is the embedding: the paper's, preset ``paper``.
 
     Parameters
     ----------
@@ -19,12 +19,6 @@ class RecurrentEmbedder(nn.Module):
         Samples of a waveform.
     hidden_size : int
         Of the GRU: 512 in the paper.
-    samples_per_step : int
-        Samples that the GRU reads at a time: 1 in the paper.
-    embedding_dim : int, optional
-        Project the last hidden state to this many dimensions; not in the paper.
-    compress : bool
-        Compress large amplitudes (asinh) before the GRU; not in the paper.
     svd_rank : int, optional
         Denoise waveforms by a projection onto this many temporal components before the GRU: 5 in the
         paper. The components are fixed by training (buffer `svd_basis`), so that an embedding does
@@ -37,23 +31,15 @@ class RecurrentEmbedder(nn.Module):
         self,
         *,
         num_channels: int = 4,
-        num_samples: int = 48,
-        hidden_size: int = 128,
-        samples_per_step: int = 2,
-        embedding_dim: int | None = 16,
-        compress: bool = True,
+        num_samples: int = 60,
+        hidden_size: int = 512,
         svd_rank: int | None = None,
     ) -> None:
         super().__init__()
-        if num_samples % samples_per_step:
-            raise ValueError("num_samples must be a multiple of samples_per_step.")
         self.num_channels = num_channels
         self.num_samples = num_samples
-        self.samples_per_step = samples_per_step
-        self.compress = compress
-        self.embedding_dim = embedding_dim or hidden_size
-        self.gru = nn.GRU(num_channels * samples_per_step, hidden_size, batch_first=True)
-        self.project = nn.Linear(hidden_size, embedding_dim) if embedding_dim else nn.Identity()
+        self.embedding_dim = hidden_size
+        self.gru = nn.GRU(num_channels, hidden_size, batch_first=True)
         # Filled by training; identity-like until then.
         self.register_buffer("svd_basis", None if svd_rank is None else torch.eye(num_samples)[:svd_rank].clone())
 
@@ -71,20 +57,69 @@ class RecurrentEmbedder(nn.Module):
         """
         if self.svd_basis is not None:
             waveforms = self.svd_basis.T @ (self.svd_basis @ waveforms)
-        if self.compress:
-            waveforms = torch.asinh(waveforms / 4.0)
-        steps = waveforms.reshape(len(waveforms), -1, self.num_channels * self.samples_per_step)
-        _, hidden = self.gru(steps)
-        return self.project(hidden[-1])
+        _, hidden = self.gru(waveforms)
+        return hidden[-1]
 
 
-def build_embedder(*, architecture: str, **kwargs: Any) -> RecurrentEmbedder:
+class PerceptronEmbedder(nn.Module):
+    """A perceptron over a whole waveform, beside a linear map of it: the default embedder.
+
+    The linear map does what principal components do, learned once for all recordings; the
+    perceptron adds what no projection can tell. On the same trials it reaches half the loss of a
+    GRU at a tenth of its cost (docs/embedder.md).
+
+    Parameters
+    ----------
+    num_channels : int
+        Channels of a waveform; absent ones are zero.
+    num_samples : int
+        Samples of a waveform.
+    hidden_size : int
+        Width of the hidden layers.
+    num_layers : int
+        Hidden layers.
+    embedding_dim : int
+        Dimensions of the embedding.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_channels: int = 4,
+        num_samples: int = 48,
+        hidden_size: int = 512,
+        num_layers: int = 3,
+        embedding_dim: int = 24,
+    ) -> None:
+        super().__init__()
+        self.num_channels = num_channels
+        self.num_samples = num_samples
+        self.embedding_dim = embedding_dim
+        width = num_channels * num_samples
+        self.linear = nn.Linear(width, embedding_dim)
+        layers: list[nn.Module] = []
+        for _ in range(num_layers):
+            layers += [nn.Linear(width, hidden_size), nn.GELU()]
+            width = hidden_size
+        self.perceptron = nn.Sequential(*layers, nn.Linear(width, embedding_dim))
+
+    def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
+        """Embed waveforms, as `RecurrentEmbedder.forward`: [batch, num_samples, num_channels] -> [batch, embedding_dim]."""
+        # A spike varies in proportion to its size: compressed, large and small units vary alike.
+        flat = torch.asinh(waveforms / 4.0).flatten(1)
+        return self.linear(flat) + self.perceptron(flat)
+
+
+_ARCHITECTURES = {"gru": RecurrentEmbedder, "perceptron": PerceptronEmbedder}
+
+
+def build_embedder(*, architecture: str, **kwargs: Any) -> PerceptronEmbedder | RecurrentEmbedder:
     """Make an embedder with random weights.
 
     Parameters
     ----------
-    architecture : {"gru"}
-        The only one so far.
+    architecture : {"perceptron", "gru"}
+        The default's or the paper's.
     **kwargs
         Of that class.
 
@@ -93,6 +128,6 @@ def build_embedder(*, architecture: str, **kwargs: Any) -> RecurrentEmbedder:
     ValueError
         The architecture is not known.
     """
-    if architecture != "gru":
-        raise ValueError(f"Unknown embedder architecture {architecture!r}: choose 'gru'.")
-    return RecurrentEmbedder(**kwargs)
+    if architecture not in _ARCHITECTURES:
+        raise ValueError(f"Unknown embedder architecture {architecture!r}: choose one of {sorted(_ARCHITECTURES)}.")
+    return _ARCHITECTURES[architecture](**kwargs)

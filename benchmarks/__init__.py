@@ -1,0 +1,1 @@
+"""Benchmarks of the sorter; run from a checkout, not installed."""

@@ -1,0 +1,212 @@
+"""Accuracy on trials of layer-6 neurons, which no training has seen: sorting, detection, identification."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import spikeinterface as si
+import spikeinterface.comparison as sc
+import spikeinterface.sorters as ss
+from sklearn.decomposition import PCA
+from sklearn.metrics import adjusted_rand_score
+from sklearn.mixture import GaussianMixture
+from spikeinterface.comparison.comparisontools import make_match_count_matrix
+from spikeinterface.core import BaseRecording, BaseSorting, NumpySorting
+from spikeinterface.preprocessing import bandpass_filter
+from spikeinterface.sortingcomponents.peak_detection import detect_peaks
+
+import spikeinterface_simsort  # noqa: F401  registers the sorter
+from spikeinterface_simsort.clustering import informative_axes
+from spikeinterface_simsort.embedding import NetworkEmbedder
+from spikeinterface_simsort.params import SimSortParams
+from spikeinterface_simsort.pipeline import detect_and_embed
+from spikeinterface_simsort.preprocessing import preprocess
+from spikeinterface_simsort.simulation.bank import load_bank
+from spikeinterface_simsort.simulation.composition import TrialConfig
+from spikeinterface_simsort.simulation.trials import save_trial
+from spikeinterface_simsort.waveforms import align_peaks, extract_waveforms
+from spikeinterface_simsort.weights import Weights, load_weights
+
+logger = logging.getLogger(__name__)
+
+# 5 units of over 30 uV each, 5 uV of noise, 20 far neurons, 60 s.
+TRIAL = TrialConfig()
+# Spikes of two sortings match within this time.
+DELTA_MS = 1.0
+FIRST_SEED = 6000
+
+
+def detection_scores(found: np.ndarray, truth: np.ndarray, *, delta_frames: int) -> dict[str, float]:
+    """Accuracy, recall and precision of spike times, whatever their units.
+
+    Parameters
+    ----------
+    found, truth : np.ndarray, int64 [num_spikes]
+        Increasing.
+    delta_frames : int
+        Largest distance of a match; each spike matches once.
+
+    Returns
+    -------
+    dict
+        ``accuracy``, ``recall`` and ``precision``.
+    """
+    trains = [NumpySorting.from_unit_dict([{0: np.sort(frames)}], 1.0) for frames in (truth, found)]
+    matched = int(make_match_count_matrix(*trains, delta_frames=delta_frames).to_numpy()[0, 0])
+    return {
+        "accuracy": matched / max(len(found) + len(truth) - matched, 1),
+        "recall": matched / max(len(truth), 1),
+        "precision": matched / max(len(found), 1),
+    }
+
+
+def threshold_peaks(recording: BaseRecording, *, num_mads: float) -> np.ndarray:
+    """Spike times of a threshold detector on the band-passed recording, in frames."""
+    filtered = bandpass_filter(recording, freq_min=300.0, freq_max=6000.0, dtype="float32")
+    peaks = detect_peaks(
+        filtered,
+        method="locally_exclusive",
+        method_kwargs={"peak_sign": "neg", "detect_threshold": num_mads, "exclude_sweep_ms": 0.4, "radius_um": 100.0},
+        job_kwargs={"progress_bar": False},
+    )
+    return peaks["sample_index"]
+
+
+def mixture_ari(features: np.ndarray, labels: np.ndarray) -> float:
+    """ARI of a Gaussian mixture that is told the number of units."""
+    mixture = GaussianMixture(int(labels.max()) + 1, n_init=10, reg_covar=1e-3, random_state=0)
+    return float(adjusted_rand_score(labels, mixture.fit_predict(features)))
+
+
+def identification_scores(recording: BaseRecording, truth: BaseSorting, *, weights: Weights) -> dict[str, float]:
+    """ARI of embeddings and of principal components of the same waveforms, cut at the true spike times."""
+    params = SimSortParams().resolve()
+    config = weights.config["embedder"]
+    preprocessed = preprocess(recording, params=params)
+    node = NetworkEmbedder(
+        preprocessed,
+        parents=[],
+        network=weights.embedder,
+        model_frequency=config["sampling_frequency"],
+        ms_before=config["ms_before"],
+    )
+    spikes = truth.to_spike_vector()
+    traces, _ = node.grid.resample(preprocessed.get_traces(), first_frame=0)
+    rough = np.round(spikes["sample_index"] * node.grid.up / node.grid.down).astype("int64")
+    times, _ = align_peaks(traces, rough, search_samples=node.align_samples)
+    waveforms = extract_waveforms(
+        traces, times, num_before=node.num_before, num_after=node.num_samples - node.num_before
+    )
+    embedding = node.embed(waveforms)
+    axes, centre = informative_axes(embedding)
+    labels = spikes["unit_index"]
+    flat = waveforms.reshape(len(waveforms), -1)
+    return {
+        "ari_embedding": mixture_ari((embedding - centre) @ axes, labels),
+        **{f"ari_pca{dim}": mixture_ari(PCA(dim, random_state=0).fit_transform(flat), labels) for dim in (3, 8)},
+    }
+
+
+def score_trial(recording: BaseRecording, truth: BaseSorting, *, folder: Path, weights: Weights) -> pd.Series:
+    """All scores of one trial.
+
+    Parameters
+    ----------
+    recording, truth : BaseRecording, BaseSorting
+        The trial.
+    folder : Path
+        For the sorter's output.
+    weights : Weights
+        Of the networks.
+
+    Returns
+    -------
+    pandas.Series
+    """
+    sorting = ss.run_sorter("simsort", recording, folder=folder, remove_existing_folder=True)
+    row: dict[str, float] = {}
+    for delta in (DELTA_MS, 0.4):
+        comparison = sc.compare_sorter_to_ground_truth(
+            truth, sorting, delta_time=delta, exhaustive_gt=True, match_score=0.0, well_detected_score=0.8
+        )
+        performance = comparison.get_performance()
+        for score in ("accuracy", "recall", "precision"):
+            row[f"sorting_{score}_{delta}ms"] = float(performance[score].astype(float).mean())
+    row["units_found"] = len(sorting.unit_ids)
+
+    frames = truth.to_spike_vector()["sample_index"]
+    rate = recording.get_sampling_frequency()
+    params = SimSortParams(job_kwargs={"progress_bar": False}).resolve()
+    peaks, _, _ = detect_and_embed(preprocess(recording, params=params), weights=weights, params=params)
+    detectors = {"network": peaks["sample_index"]}
+    detectors |= {f"{num}mad": threshold_peaks(recording, num_mads=num) for num in (3, 4, 5)}
+    for delta in (DELTA_MS, 0.4):
+        for name, found in detectors.items():
+            scores = detection_scores(found, frames, delta_frames=int(delta * rate / 1000))
+            row |= {f"{name}_{score}_{delta}ms": value for score, value in scores.items()}
+    row |= identification_scores(recording, truth, weights=weights)
+    return pd.Series(row)
+
+
+def run(bank: Path, *, num_trials: int, prefixes: Sequence[str] | None = ("L6",)) -> pd.DataFrame:
+    """Score a number of trials composed of a bank's cells.
+
+    Parameters
+    ----------
+    bank : Path
+        Neuron bank.
+    num_trials : int
+        How many; trial `i` has the seed ``FIRST_SEED + i``.
+    prefixes : sequence of str, optional
+        Names of the cells start with one of these.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row a trial.
+    """
+    neurons = load_bank(bank, include=prefixes)
+    weights = load_weights()
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in range(FIRST_SEED, FIRST_SEED + num_trials):
+            trial = save_trial(Path(folder) / f"trial_{seed}", neurons, config=TRIAL, seed=seed)
+            recording, truth = si.load(trial / "recording"), si.load(trial / "sorting")
+            rows.append(score_trial(recording, truth, folder=Path(folder) / "sorter", weights=weights))
+            logger.info("trial %d: accuracy %.3f", seed, rows[-1][f"sorting_accuracy_{DELTA_MS}ms"])
+    return pd.DataFrame(rows, index=pd.Index(range(FIRST_SEED, FIRST_SEED + num_trials), name="seed"))
+
+
+def summary(table: pd.DataFrame) -> str:
+    """Mean and standard error of every score, as a Markdown table."""
+    lines = ["| score | mean | standard error |", "| --- | --- | --- |"]
+    for name in table.columns:
+        lines.append(f"| {name} | {table[name].mean():.3f} | {table[name].sem():.3f} |")
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print the scores and write a row a trial as CSV."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.layer6", description=__doc__)
+    parser.add_argument("--bank", type=Path, required=True, help="neuron bank that holds layer-6 cells (names L6_...)")
+    parser.add_argument("--num-trials", type=int, default=20, help="(%(default)s)")
+    parser.add_argument("--output", type=Path, help="CSV file to write")
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    table = run(arguments.bank, num_trials=arguments.num_trials)
+    if arguments.output:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        table.to_csv(arguments.output, float_format="%.4f")
+    sys.stdout.write(summary(table) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

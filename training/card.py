@@ -1,0 +1,93 @@
+"""Model cards: what released weights were made of."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+_CARD = """\
+---
+library_name: spikeinterface-simsort
+license: cc-by-nc-sa-4.0
+tags:
+- spike-sorting
+- electrophysiology
+---
+# {name}
+
+Detector ({detector}) and embedder ({embedder}) of spikes for tetrodes, for the SpikeInterface sorter `simsort`.
+Method after SimSort (arXiv 2502.03198).
+
+## Training data
+Trials composed during training from simulated neurons; no recording was used.
+{cells}
+
+## Training
+| | detector | embedder |
+| --- | --- | --- |
+| batches | {detector_batches} | {embedder_batches} |
+| trials | {detector_trials} | {embedder_trials} |
+| loss | weighted binary cross-entropy | {loss} |
+
+Sampling frequency {rate:g} Hz, seed {seed}, validation cells {validation}; cells of layer 6 were kept for tests.
+Trained with {versions}.
+
+## Scores
+{scores}
+
+## Licence
+{licence}
+"""
+
+_NMC_CELLS = """\
+The cells are those of layers 1 to 5 of the neocortical microcircuit (juvenile rat somatosensory cortex,
+Markram et al. 2015, Cell 163:456), from the NMC portal."""
+_NMC_LICENCE = """\
+The cell models are CC BY-NC-SA 4.0 (NMC portal packages); these weights were derived from simulations of them and
+are shared alike. The code of the package is BSD-3-Clause."""
+
+
+def model_card(
+    config: dict[str, Any],
+    *,
+    cells: str = _NMC_CELLS,
+    licence: str = _NMC_LICENCE,
+    scores: str = "Not measured yet.",
+) -> str:
+    """Write the model card of weights.
+
+    Parameters
+    ----------
+    config : dict
+        The training configuration.
+    cells : str
+        Which cells the weights were trained on.
+    licence : str
+        What follows from the cells' licence.
+    scores : str
+        Measured scores, as a Markdown table, with the command that prints them.
+
+    Returns
+    -------
+    str
+        Markdown, with the front matter that the HuggingFace hub reads.
+    """
+    detector, embedder = config["detector"], config["embedder"]
+    batches = {part: config[part]["epochs"] * config[part]["batches_per_epoch"] for part in ("detector", "embedder")}
+    return _CARD.format(
+        name=config["name"],
+        detector=detector["architecture"],
+        embedder=embedder["architecture"],
+        cells=cells,
+        detector_batches=batches["detector"],
+        embedder_batches=batches["embedder"],
+        detector_trials=batches["detector"] * detector["trials_per_batch"],
+        embedder_trials=batches["embedder"] * embedder["trials_per_batch"],
+        loss=embedder["loss"],
+        rate=config["sampling_frequency"],
+        seed=config["seed"],
+        validation=", ".join(config["validation_cells"]),
+        versions=", ".join(f"{name} {version(name)}" for name in ("torch", "lightning", "numpy", "lfpykit")),
+        scores=scores,
+        licence=licence,
+    )
