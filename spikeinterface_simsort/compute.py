@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from typing import Any
 
 import torch
@@ -42,6 +43,15 @@ def choose_device(device: str) -> str:
     except (RuntimeError, AssertionError) as error:
         raise ParameterError(f"There is no device {device!r} here; use device='auto' or 'cpu'.") from error
     return device
+
+
+def limit_threads_in_workers() -> None:
+    """Let torch use one thread where this process is somebody's worker.
+
+    Its siblings use the other cores; and a forked process that asks for threads which its parent had waits forever.
+    """
+    if multiprocessing.parent_process() is not None:
+        torch.set_num_threads(1)
 
 
 def job_arguments(job_kwargs: dict[str, Any]) -> dict[str, Any]:

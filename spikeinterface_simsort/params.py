@@ -26,8 +26,8 @@ class SimSortParams:
 
     preset: str = _parameter(
         "default",
-        "'default', or 'paper' for the pipeline of arXiv 2502.03198 (250-10000 Hz, whitening, threshold 0.97, "
-        "UMAP and MeanShift; needs the extra [paper])",
+        "'default', or 'paper' for the pipeline of arXiv 2502.03198 (250-10000 Hz, whitening, UMAP and MeanShift; "
+        "needs the extra [paper]; the threshold of 0.97 and the SVD come with weights of the paper's networks)",
         choices=("default", "paper"),
     )
     weights: str = _parameter(
@@ -40,7 +40,7 @@ class SimSortParams:
     whiten: bool | None = _parameter(None, "Whiten over channels (None: from the preset)")
     detect_threshold: float | None = _parameter(
         None,
-        "Probability over which a sample is a spike (None: from the preset)",
+        "Probability over which a sample is a spike (None: what the weights were made for)",
         minimum=0.01,
         maximum=0.999,
     )
@@ -108,14 +108,12 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "freq_min": 300.0,
         "freq_max": 6000.0,
         "whiten": False,
-        "detect_threshold": 0.4,
         "clustering": "mixture",
     },
     "paper": {
         "freq_min": 250.0,
         "freq_max": 10000.0,
         "whiten": True,
-        "detect_threshold": 0.97,
         "clustering": "meanshift",
     },
 }

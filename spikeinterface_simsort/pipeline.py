@@ -11,7 +11,7 @@ from spikeinterface.core import BaseRecording, NumpySorting
 from spikeinterface.core.node_pipeline import run_node_pipeline
 
 from spikeinterface_simsort.clustering import cluster
-from spikeinterface_simsort.compute import choose_device, job_arguments
+from spikeinterface_simsort.compute import choose_device, job_arguments, limit_threads_in_workers
 from spikeinterface_simsort.detection import NetworkPeakDetector
 from spikeinterface_simsort.embedding import NetworkEmbedder
 from spikeinterface_simsort.groups import split_blocks, split_groups
@@ -46,6 +46,7 @@ def sort(recording: BaseRecording, *, params: SimSortParams | None = None) -> Nu
         The networks' weights cannot be had.
     """
     params = (params or SimSortParams()).resolve()
+    limit_threads_in_workers()
     weights = load_weights(params.weights, device=choose_device(params.device))
     results = [
         (group, part, *sort_group(part, weights=weights, params=params)) for group, part in split_groups(recording)
@@ -153,13 +154,16 @@ def detect_and_embed(
     """
     device = choose_device(params.device)
     detector_config, embedder_config = weights.config["detector"], weights.config["embedder"]
-    assert params.detect_threshold is not None
+    threshold = params.detect_threshold
+    if threshold is None:
+        # How sure a network is of a spike is its own: the threshold comes with its weights.
+        threshold = detector_config["threshold"]
     detector = NetworkPeakDetector(
         preprocessed,
         network=weights.detector,
         model_frequency=detector_config["sampling_frequency"],
         device=device,
-        threshold=params.detect_threshold,
+        threshold=threshold,
         exclude_ms=params.exclude_ms,
     )
     embedder = NetworkEmbedder(

@@ -23,7 +23,7 @@ NETWORK_FILES = {"detector": "detector.safetensors", "embedder": "embedder.safet
 WEIGHTS_FILES = (CONFIG_FILE, *NETWORK_FILES.values(), CARD_FILE)
 
 _POSITIVE_NUMBERS = {
-    "detector": ("sampling_frequency",),
+    "detector": ("sampling_frequency", "threshold"),
     "embedder": ("sampling_frequency", "ms_before", "ms_after"),
 }
 

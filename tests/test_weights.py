@@ -40,6 +40,7 @@ CONFIG = {
     "detector": {
         "architecture": "patch_transformer",
         "sampling_frequency": 20000.0,
+        "threshold": 0.5,
         "freq_min": 300.0,
         "kwargs": {"width": 16, "num_layers": 1, "num_heads": 2, "stem_channels": 4, "window_samples": 64},
     },
@@ -108,6 +109,7 @@ def test_paper_preset_round_trip(tmp_path: Path) -> None:
     detector = {
         "architecture": "sample_transformer",
         "sampling_frequency": 10000,
+        "threshold": 0.97,
         "kwargs": {"width": 16, "num_layers": 1, "num_heads": 2, "window_samples": 64},
     }
     config = {**CONFIG, "detector": detector}

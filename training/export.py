@@ -112,6 +112,7 @@ def export_weights(
         "detector": {
             "architecture": detector.config["architecture"],
             "sampling_frequency": rate,
+            "threshold": config["detector"]["threshold"],
             "kwargs": detector.config["kwargs"],
         },
         "embedder": {
