@@ -97,10 +97,7 @@ def _from_arrays(arrays: dict[str, np.ndarray], *, source: str) -> NeuronCurrent
         peak_index=int(arrays["peak_index"]),
         soma=int(arrays["soma"]),
         rheobase=float(arrays["rheobase"]),
-        **{
-            name: arrays[name]
-            for name in ("seg_start", "seg_end", "seg_diam", "basis", "coef", "isi", "v_peak")
-        },
+        **{name: arrays[name] for name in ("seg_start", "seg_end", "seg_diam", "basis", "coef", "isi", "v_peak")},
     )
 
 
@@ -176,9 +173,7 @@ def save_bank(path: str | Path, neurons: Sequence[NeuronCurrents]) -> None:
     names = [neuron.name for neuron in neurons]
     if len(set(names)) != len(names):
         raise ValueError("The neurons of a bank need distinct names.")
-    arrays = {
-        f"{neuron.name}/{field}": np.asarray(getattr(neuron, field)) for neuron in neurons for field in _FIELDS
-    }
+    arrays = {f"{neuron.name}/{field}": np.asarray(getattr(neuron, field)) for neuron in neurons for field in _FIELDS}
     partial = path.with_name(path.name + ".partial.npz")
-    np.savez_compressed(partial, **arrays)
+    np.savez_compressed(partial, **arrays)  # pyright: ignore[reportArgumentType]
     partial.replace(path)

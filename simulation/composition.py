@@ -317,7 +317,7 @@ def _draw_unit(
 ) -> PlacedNeuron:
     """Draw neurons and places until a unit's amplitude is within the limits asked for."""
     for _ in range(2000):
-        neuron = neurons[rng.integers(len(neurons))]
+        neuron = neurons[int(rng.integers(len(neurons)))]
         position = rng.uniform(-config.cube_um / 2, config.cube_um / 2, size=3)
         if np.linalg.norm(contacts - position, axis=1).min() < config.min_distance_um:
             continue
@@ -346,7 +346,7 @@ def _draw_far(
     # Uniform in the volume of the shell.
     distance = rng.uniform(low**3, high**3) ** (1 / 3)
     return place_neuron(
-        neurons[rng.integers(len(neurons))],
+        neurons[int(rng.integers(len(neurons)))],
         soma_position=direction / np.linalg.norm(direction) * distance,
         rotation=random_rotation(rng),
         contact_positions=contacts,
@@ -447,9 +447,7 @@ def compose_trial(
 
     for _ in range(config.num_far):
         placed = _draw_far(far_neurons or neurons, config=config, contacts=contacts, rng=rng)
-        times = spike_train(
-            duration_s=config.duration_s, firing_rate_hz=_log_uniform(rng, config.far_rate_hz), rng=rng
-        )
+        times = spike_train(duration_s=config.duration_s, firing_rate_hz=_log_uniform(rng, config.far_rate_hz), rng=rng)
         add_spikes(
             traces,
             placed,
@@ -471,7 +469,9 @@ def compose_trial(
         spike_labels=all_labels[order],
         unit_names=[placed.neuron.name for placed in units],
         unit_positions=np.array([placed.soma_position for placed in units]).reshape(-1, 3),
-        templates=np.stack([t[:length] for t in templates]) if templates else np.empty((0, 0, len(contacts)), "float32"),
+        templates=np.stack([t[:length] for t in templates])
+        if templates
+        else np.empty((0, 0, len(contacts)), "float32"),
         template_peak=np.array(peaks, dtype="int64"),
         contact_positions=contacts,
     )

@@ -63,8 +63,11 @@ def spike_train(
         for _ in range(int(num_following.max(initial=0))):
             current = current[num_following > 0]
             num_following = num_following[num_following > 0] - 1
-            current = current + refractory_s + rng.gamma(4.0, max(burst_isi_ms / 1000.0 - refractory_s, 5e-4) / 4.0,
-                                                         size=current.size)
+            current = (
+                current
+                + refractory_s
+                + rng.gamma(4.0, max(burst_isi_ms / 1000.0 - refractory_s, 5e-4) / 4.0, size=current.size)
+            )
             times.append(current)
     train = np.sort(np.concatenate(times))
     train = train[(train >= 0) & (train < duration_s)]

@@ -126,8 +126,6 @@ def save_trial(
     FileExistsError
         The folder is there already.
     """
-
-
     folder = Path(folder)
     if folder.exists():
         raise FileExistsError(f"{folder} exists already: choose another folder or remove it.")
@@ -135,13 +133,15 @@ def save_trial(
     recording, sorting = make_trial(neurons, config=config, seed=seed)
     partial = folder.with_name(folder.name + ".partial")
     if partial.exists():
-
-
         shutil.rmtree(partial)
     partial.mkdir(parents=True)
     recording.save(folder=partial / "recording", verbose=False, progress_bar=False)
     sorting.save(folder=partial / "sorting")
-    description = {"seed": seed, "config": asdict(config), "cells": [str(cell) for cell in sorting.get_property("cell")]}
+    description = {
+        "seed": seed,
+        "config": asdict(config),
+        "cells": [str(cell) for cell in sorting.get_property("cell")],
+    }
     (partial / "trial.json").write_text(json.dumps(description, indent=2), encoding="utf8")
     partial.rename(folder)
     return folder

@@ -19,9 +19,7 @@ _EDGE_SHARE = 1 / 16
 peak_dtype = [*base_peak_dtype, ("probability", "float32")]
 
 
-def find_peaks(
-    probability: np.ndarray, *, threshold: float, exclude_samples: int
-) -> np.ndarray:
+def find_peaks(probability: np.ndarray, *, threshold: float, exclude_samples: int) -> np.ndarray:
     """Local maxima of a probability over a threshold, no two closer than `exclude_samples`.
 
     Parameters
@@ -122,7 +120,9 @@ class NetworkPeakDetector(PeakDetector):
         start, stop = self.grid.model_range(start_frame, end_frame)
         start, stop = start - reach, stop + reach
         around = self.exclude_samples
-        probability = self.probability(model_traces, first_sample=first_sample, start=start - around, stop=stop + around)
+        probability = self.probability(
+            model_traces, first_sample=first_sample, start=start - around, stop=stop + around
+        )
         index = find_peaks(probability, threshold=self.threshold, exclude_samples=around)
         index = index[(index >= around) & (index < len(probability) - around)]
         times, channel = align_peaks(

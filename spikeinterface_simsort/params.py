@@ -60,9 +60,7 @@ class SimSortParams:
     min_snr: float = _parameter(
         2.5, "Units whose mean waveform is smaller than this, in units of noise, are dropped", minimum=0.0
     )
-    duplicate_ms: float = _parameter(
-        0.4, "Spikes of one unit closer than this are one spike", minimum=0.0, maximum=5.0
-    )
+    duplicate_ms: float = _parameter(0.4, "Spikes of one unit closer than this are one spike", minimum=0.0, maximum=5.0)
     job_kwargs: dict[str, Any] = _parameter({}, "SpikeInterface job arguments: n_jobs, chunk_duration, progress_bar")
 
     def __post_init__(self) -> None:

@@ -54,9 +54,7 @@ def sort(recording: BaseRecording, *, params: SimSortParams | None = None) -> Nu
     return _as_sorting(recording, results)
 
 
-def sort_group(
-    recording: BaseRecording, *, weights: Weights, params: SimSortParams
-) -> tuple[np.ndarray, list[Unit]]:
+def sort_group(recording: BaseRecording, *, weights: Weights, params: SimSortParams) -> tuple[np.ndarray, list[Unit]]:
     """Sort one group: a tetrode, or a larger one in blocks of neighbouring channels.
 
     Parameters
@@ -92,9 +90,7 @@ def sort_group(
     return peaks, all_units
 
 
-def sort_block(
-    recording: BaseRecording, *, weights: Weights, params: SimSortParams
-) -> tuple[np.ndarray, list[Unit]]:
+def sort_block(recording: BaseRecording, *, weights: Weights, params: SimSortParams) -> tuple[np.ndarray, list[Unit]]:
     """Sort as many channels as the networks read: the method itself.
 
     Parameters
@@ -203,9 +199,7 @@ def _as_sorting(
             unit_id += 1
     sorting = NumpySorting.from_unit_dict(trains, recording.get_sampling_frequency())
     if not unit_id:
-        return NumpySorting(
-            sorting.to_spike_vector(), recording.get_sampling_frequency(), np.array([], dtype="int64")
-        )
+        return NumpySorting(sorting.to_spike_vector(), recording.get_sampling_frequency(), np.array([], dtype="int64"))
     for name, values in properties.items():
         sorting.set_property(name, np.array(values))
     return sorting

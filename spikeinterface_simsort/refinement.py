@@ -150,8 +150,10 @@ def remove_double_units(peaks: np.ndarray, units: list[Unit], *, duplicate_frame
     apart = int(peaks["sample_index"].max(initial=0)) + 2 * duplicate_frames + 1
     times = peaks["sample_index"] + peaks["segment_index"] * apart
     for unit in units:
-        if not any(_coincident_share(times[unit.spikes], times[other.spikes], duplicate_frames) > _DUPLICATE_SHARE
-                   for other in kept):
+        if not any(
+            _coincident_share(times[unit.spikes], times[other.spikes], duplicate_frames) > _DUPLICATE_SHARE
+            for other in kept
+        ):
             kept.append(unit)
     return kept
 

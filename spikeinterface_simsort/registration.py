@@ -55,5 +55,5 @@ class WithSimSort(BasePreprocessor):
 class _SameTraces(BasePreprocessorSegment):
     """Hands on its parent's traces."""
 
-    def get_traces(self, start_frame, end_frame, channel_indices):  # noqa: ANN001, ANN201, D102
+    def get_traces(self, start_frame, end_frame, channel_indices):
         return self.parent_recording_segment.get_traces(start_frame, end_frame, channel_indices)

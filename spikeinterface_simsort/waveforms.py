@@ -45,9 +45,7 @@ def align_peaks(traces: np.ndarray, sample_index: np.ndarray, *, search_samples:
     return centre + np.clip(shift, -0.5, 0.5), channel
 
 
-def extract_waveforms(
-    traces: np.ndarray, times: np.ndarray, *, num_before: int, num_after: int
-) -> np.ndarray:
+def extract_waveforms(traces: np.ndarray, times: np.ndarray, *, num_before: int, num_after: int) -> np.ndarray:
     """Cut waveforms around times that fall between samples.
 
     Parameters

@@ -84,7 +84,8 @@ def test_by_property(two_groups, tmp_path, engine, engine_kwargs):
 
 def test_dict_of_recordings(two_groups, tmp_path):
     sortings = ss.run_sorter("simsort", two_groups.split_by("group"), folder=tmp_path / "out", min_spikes=5)
-    assert len(sortings.unit_ids) > 0
+    assert set(sortings) == {0, 1}
+    assert all(len(sorting.unit_ids) > 0 for sorting in sortings.values())
 
 
 def test_with_simsort_hands_on_everything(trial):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -327,7 +327,5 @@ class SpikeWaveforms(_ComposedTrials):
         # The detector is off by a sample at times.
         rough = np.round(trial.spike_samples[spikes] + rng.normal(0.0, 0.8, size=len(spikes))).astype("int64")
         times, _ = align_peaks(trial.traces, rough, search_samples=self.search_samples)
-        waveforms = extract_waveforms(
-            trial.traces, times, num_before=self.num_before, num_after=self.num_after
-        )
+        waveforms = extract_waveforms(trial.traces, times, num_before=self.num_before, num_after=self.num_after)
         return torch.from_numpy(waveforms), torch.from_numpy(trial.spike_labels[spikes])

@@ -24,6 +24,7 @@ class _Module(lightning.LightningModule):
         self.config = config
 
     def configure_optimizers(self) -> Any:
+        """Make the optimizer and its schedule, for Lightning."""
         optimizer = torch.optim.AdamW(
             self.parameters(), lr=self.config["learning_rate"], weight_decay=self.config["weight_decay"]
         )
@@ -61,11 +62,13 @@ class DetectorModule(_Module):
         return (loss * weight).sum() / weight.sum()
 
     def training_step(self, batch: list[torch.Tensor], _: int) -> torch.Tensor:
+        """Loss of one batch."""
         loss = self._loss(batch)
         self.log("train_loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(batch[0]))
         return loss
 
     def validation_step(self, batch: list[torch.Tensor], _: int) -> None:
+        """Log the loss on cells that are not trained on."""
         self.log("val_loss", self._loss(batch), prog_bar=True, batch_size=len(batch[0]))
 
 
@@ -91,9 +94,11 @@ class EmbedderModule(_Module):
         return torch.stack([self.loss(part, labels) for part, (_, labels) in zip(parts, trials, strict=True)]).mean()
 
     def training_step(self, batch: list[tuple[torch.Tensor, torch.Tensor]], _: int) -> torch.Tensor:
+        """Loss of one batch."""
         loss = self._losses(batch)
         self.log("train_loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(batch))
         return loss
 
     def validation_step(self, batch: list[tuple[torch.Tensor, torch.Tensor]], _: int) -> None:
+        """Log the loss on cells that are not trained on."""
         self.log("val_loss", self._losses(batch), prog_bar=True, batch_size=len(batch))

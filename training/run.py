@@ -172,9 +172,7 @@ def train(
     num_trials = section["batches_per_epoch"] * section["trials_per_batch"]
     training_seed, validation_seed = np.random.SeedSequence(config["seed"]).generate_state(2)
     data = _data(part, training_cells, config=config, seed=int(training_seed), num_trials=num_trials)
-    validation = _data(
-        part, validation_cells, config=config, seed=int(validation_seed), num_trials=VALIDATION_TRIALS
-    )
+    validation = _data(part, validation_cells, config=config, seed=int(validation_seed), num_trials=VALIDATION_TRIALS)
     loading = {
         "batch_size": section["trials_per_batch"],
         "collate_fn": _list_of_trials if part == "embedder" else None,

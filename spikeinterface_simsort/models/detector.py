@@ -62,6 +62,8 @@ class PatchTransformerDetector(nn.Module):
         Within the encoder, while training.
     """
 
+    positions: torch.Tensor
+
     def __init__(
         self,
         *,
@@ -127,6 +129,8 @@ class SampleTransformerDetector(nn.Module):
         Length of the windows: 2000 in the paper.
     """
 
+    positions: torch.Tensor
+
     def __init__(
         self,
         *,
@@ -148,7 +152,7 @@ class SampleTransformerDetector(nn.Module):
         self.head = nn.Linear(width, 1)
 
     def forward(self, traces: torch.Tensor) -> torch.Tensor:
-        """Logits of spikes, as `PatchTransformerDetector.forward`: [batch, window_samples, num_channels] -> [batch, window_samples]."""
+        """Logits of spikes, with the shapes of `PatchTransformerDetector.forward`."""
         tokens = self.embed(traces) + self.positions[: traces.shape[1]]
         return self.head(self.encoder(tokens)).squeeze(-1)
 

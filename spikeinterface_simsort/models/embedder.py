@@ -104,7 +104,7 @@ class PerceptronEmbedder(nn.Module):
         self.perceptron = nn.Sequential(*layers, nn.Linear(width, embedding_dim))
 
     def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
-        """Embed waveforms, as `RecurrentEmbedder.forward`: [batch, num_samples, num_channels] -> [batch, embedding_dim]."""
+        """Embed waveforms, with the shapes of `RecurrentEmbedder.forward`."""
         # A spike varies in proportion to its size: compressed, large and small units vary alike.
         flat = torch.asinh(waveforms / 4.0).flatten(1)
         return self.linear(flat) + self.perceptron(flat)
