@@ -66,7 +66,7 @@ class PerceptronEmbedder(nn.Module):
 
     The linear map does what principal components do, learned once for all recordings; the
     perceptron adds what no projection can tell. On the same trials it reaches half the loss of a
-    GRU at a tenth of its cost (docs/embedder.md).
+    GRU at a tenth of its cost (docs/clustering.md).
 
     Parameters
     ----------
