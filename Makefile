@@ -26,13 +26,11 @@ test: $(VENV)/.installed-dev $(TREE) ## Run the static checks and all tests but 
 slow: $(VENV)/.installed-dev ## Run the slow tests.
 	$(BIN)/pytest -m slow
 
-figures: $(VENV)/.installed-simulation $(VENV)/.installed-paper ## Print the figures of accuracy, speed and memory (BANK holds layer-6 cells).
-	$(BIN)/python -m benchmarks.figures --bank $(BANK)
+figures: $(VENV)/.installed-simulation ## Print accuracy, speed and memory: make figures BANK=folder with layer-6 cells.
+	$(BIN)/python -m benchmarks.figures --bank $(or $(BANK),$(error name a neuron bank, as in: make $@ BANK=folder))
 
-BANK ?= spikeinterface_simsort/assets/neuron_bank.npz
-
-train: $(VENV)/.installed-training ## Train the default networks and export their weights (runs/).
-	$(BIN)/python -m $(PACKAGE).training --bank $(BANK) --output runs/default
+train: $(VENV)/.installed-training ## Train the default networks and export them to runs/default: make train BANK=folder.
+	$(BIN)/python -m $(PACKAGE).training --bank $(or $(BANK),$(error name a neuron bank, as in: make $@ BANK=folder)) --output runs/default
 
 clean: ## Remove builds, caches and the demo's output; environment and training runs stay.
 	rm -rf build dist *.egg-info demo_output .pytest_cache .ruff_cache .hypothesis

@@ -8,6 +8,7 @@ from spikeinterface.core import BaseRecording
 from spikeinterface.core.base import base_peak_dtype
 from spikeinterface.core.node_pipeline import PeakDetector
 
+from spikeinterface_simsort.preprocessing import check_finite
 from spikeinterface_simsort.resampling import SamplingGrid
 from spikeinterface_simsort.waveforms import align_peaks
 
@@ -113,6 +114,8 @@ class NetworkPeakDetector(PeakDetector):
         self, traces: np.ndarray, start_frame: int, end_frame: int, segment_index: int, max_margin: int
     ) -> tuple[np.ndarray]:
         """Detect the peaks between two frames, see `PeakDetector`."""
+        # The estimate of the noise has seen only a part of the recording.
+        check_finite(traces)
         margin = self.get_margin()
         model_traces, first_sample = self.grid.resample(traces, first_frame=start_frame - margin)
         # Alignment may move a peak over the border of its chunk: detect a little further, then keep what falls inside.

@@ -60,11 +60,7 @@ def preprocess(recording: BaseRecording, *, params: SimSortParams) -> BaseRecord
     noise = get_noise_levels(
         filtered, return_in_uV=False, random_slices_kwargs={"seed": params.seed}, progress_bar=False
     )
-    if not np.all(np.isfinite(noise)):
-        raise RecordingError(
-            "The recording holds NaN or inf. Replace them first, for example with zeros "
-            "(spikeinterface.preprocessing.silence_periods) where samples are missing."
-        )
+    check_finite(noise)
     # A median of zero means that most samples do not change at all.
     dead = noise <= 0
     if dead.any():
@@ -74,6 +70,21 @@ def preprocess(recording: BaseRecording, *, params: SimSortParams) -> BaseRecord
         # Dead channels make the covariance singular: a regulariser keeps them at zero.
         scaled = whiten(scaled, dtype="float32", regularize=bool(dead.any()), seed=params.seed)
     return scaled
+
+
+def check_finite(values: np.ndarray) -> None:
+    """Refuse NaN and inf, which would silence all that is near them.
+
+    Raises
+    ------
+    RecordingError
+        With what to do about it.
+    """
+    if not np.all(np.isfinite(values)):
+        raise RecordingError(
+            "The recording holds NaN or inf. Replace them first, for example with zeros "
+            "(spikeinterface.preprocessing.silence_periods) where samples are missing."
+        )
 
 
 def check_recording(recording: BaseRecording) -> None:

@@ -8,19 +8,17 @@ import pytest
 from scipy.integrate import solve_ivp
 
 from spikeinterface_simsort.simulation.bank import load_bank, save_bank
-from spikeinterface_simsort.simulation.reduced_cells import (
+from spikeinterface_simsort.simulation.reduced_cells import REGULAR_SPIKING, ReducedCell, make_cell
+from spikeinterface_simsort.simulation.reduced_simulation import (
     AXIAL_RESISTIVITY,
     BUNDLED,
     DT,
     E_K,
     E_NA,
-    REGULAR_SPIKING,
-    ReducedCell,
     axial_matrix,
     compress_windows,
     find_rheobase,
     gate_rates,
-    make_cell,
     pink_noise,
     simulate,
     spike_samples,
