@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     SystemExit
         By argparse: 0 after help, 2 after a misuse.
     """
-    parser = _build_parser()
+    parser = make_parser()
     args = parser.parse_args(argv)
     if not hasattr(args, "handler"):
         parser.print_help(sys.stderr)
@@ -89,7 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 1
 
 
-def _build_parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Put the commands together; `handler` of what it parses runs the one that was given."""
     parser = argparse.ArgumentParser(
         prog="simsort",
         description=_DESCRIPTION,
