@@ -49,7 +49,7 @@ CONFIG = {
         "sampling_frequency": 20000.0,
         "ms_before": 0.8,
         "ms_after": 1.6,
-        "kwargs": {"num_samples": 48, "hidden_size": 8, "embedding_dim": 4, "svd_rank": 5},
+        "kwargs": {"num_samples": 48, "hidden_size": 8, "svd_rank": 5},
     },
 }
 
