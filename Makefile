@@ -21,7 +21,7 @@ test: $(VENV)/.installed-dev $(TREE) ## Run the static checks and all tests but 
 	$(BIN)/ruff format --check
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	cd $(TREE) && $(BIN)/lint-imports --config $(CURDIR)/pyproject.toml --no-cache
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2
 
 slow: $(VENV)/.installed-dev ## Run the slow tests.
 	$(BIN)/pytest -m slow

@@ -140,7 +140,7 @@ def save_trial(
     description = {
         "seed": seed,
         "config": asdict(config),
-        "cells": [str(cell) for cell in sorting.get_property("cell")],
+        "cells": [str(cell) for cell in (sorting.get_property("cell") if config.num_units else [])],
     }
     (partial / "trial.json").write_text(json.dumps(description, indent=2), encoding="utf8")
     partial.rename(folder)

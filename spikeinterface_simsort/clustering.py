@@ -167,8 +167,11 @@ def has_valley(points: np.ndarray, others: np.ndarray) -> bool:
     dim = points.shape[1]
     covariance = (residual.T @ residual + dim * np.eye(dim)) / (len(residual) + dim)
     axis = np.linalg.solve(covariance, difference)
+    length = np.sqrt(axis @ covariance @ axis)
+    if length == 0:
+        return False
     # In standard deviations along the axis; the two means lie at 0 and at `gap`.
-    axis /= np.sqrt(axis @ covariance @ axis)
+    axis /= length
     gap = float(difference @ axis)
     projected = np.concatenate([points, others]) @ axis - points.mean(axis=0) @ axis
     step = 0.1

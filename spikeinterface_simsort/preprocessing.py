@@ -9,13 +9,13 @@ from spikeinterface.core import BaseRecording, get_noise_levels
 from spikeinterface.preprocessing import bandpass_filter, scale, unsigned_to_signed, whiten
 
 from spikeinterface_simsort.params import SimSortParams
+from spikeinterface_simsort.resampling import NYQUIST_SHARE
 
 logger = logging.getLogger(__name__)
 
 # The filter has rung out within this margin to less than float32 can tell: chunks do not show in the result.
 _FILTER_MARGIN_MS = 40.0
 _FILTER_ORDER = 3
-_NYQUIST_SHARE = 0.9
 
 
 class RecordingError(ValueError):
@@ -52,7 +52,7 @@ def preprocess(recording: BaseRecording, *, params: SimSortParams) -> BaseRecord
     filtered = bandpass_filter(
         recording,
         freq_min=params.freq_min,
-        freq_max=min(params.freq_max, _NYQUIST_SHARE * rate / 2),
+        freq_max=min(params.freq_max, NYQUIST_SHARE * rate / 2),
         filter_order=_FILTER_ORDER,
         margin_ms=_FILTER_MARGIN_MS,
         dtype="float32",

@@ -8,6 +8,8 @@ from fractions import Fraction
 import numpy as np
 from scipy import signal
 
+# The upper edge of the band lies no higher than this share of half the sampling frequency.
+NYQUIST_SHARE = 0.9
 # Half the length of SciPy's default anti-aliasing filter, in samples of the slower rate.
 _FILTER_REACH = 10
 

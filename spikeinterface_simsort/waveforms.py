@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-# Taps of the interpolation kernel: a Hann-windowed sinc of this length is within 1 % up to 0.35 of the sampling rate.
+# Taps of the interpolation kernel: a Hann-windowed sinc of this length is within 1 % up to a quarter of the rate.
 _NUM_TAPS = 10
 
 
@@ -37,8 +37,9 @@ def align_peaks(traces: np.ndarray, sample_index: np.ndarray, *, search_samples:
     centre = window[np.arange(len(window)), best // num_channels]
     channel = best % num_channels
 
-    # Vertex of the parabola through the three samples around the largest one.
-    left, middle, right = (np.abs(traces[centre + shift, channel]).astype("float64") for shift in (-1, 0, 1))
+    # Vertex of the parabola through the three samples around the largest one, turned to its own sign.
+    sign = np.sign(traces[centre, channel])
+    left, middle, right = ((sign * traces[centre + shift, channel]).astype("float64") for shift in (-1, 0, 1))
     curvature = left - 2 * middle + right
     concave = (curvature < 0) & (middle >= left) & (middle >= right)
     shift = np.where(concave, 0.5 * (left - right) / np.where(concave, curvature, 1.0), 0.0)

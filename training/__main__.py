@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
             embedder_checkpoint=checkpoints["embedder"],
             config=config,
             bank=arguments.bank,
-            card=model_card(config),
+            card=model_card(config, cells=f"Cells of the neuron bank {arguments.bank.name}."),
             overwrite=True,
         )
     return 0

@@ -8,7 +8,7 @@ from typing import Any
 _CARD = """\
 ---
 library_name: spikeinterface-simsort
-license: cc-by-nc-sa-4.0
+license: {license_id}
 tags:
 - spike-sorting
 - electrophysiology
@@ -39,19 +39,13 @@ Trained with {versions}.
 {licence}
 """
 
-_NMC_CELLS = """\
-The cells are those of layers 1 to 5 of the neocortical microcircuit (juvenile rat somatosensory cortex,
-Markram et al. 2015, Cell 163:456), from the NMC portal."""
-_NMC_LICENCE = """\
-The cell models are CC BY-NC-SA 4.0 (NMC portal packages); these weights were derived from simulations of them and
-are shared alike. The code of the package is BSD-3-Clause."""
-
 
 def model_card(
     config: dict[str, Any],
     *,
-    cells: str = _NMC_CELLS,
-    licence: str = _NMC_LICENCE,
+    cells: str,
+    licence: str = "That of the cells: weights are derived from simulations of them. Name it before you share these.",
+    license_id: str = "other",
     scores: str = "Not measured yet.",
 ) -> str:
     """Write the model card of weights.
@@ -64,6 +58,8 @@ def model_card(
         Which cells the weights were trained on.
     licence : str
         What follows from the cells' licence.
+    license_id : str
+        The same as the HuggingFace hub abbreviates it.
     scores : str
         Measured scores, as a Markdown table, with the command that prints them.
 
@@ -90,4 +86,5 @@ def model_card(
         versions=", ".join(f"{name} {version(name)}" for name in ("torch", "lightning", "numpy", "lfpykit")),
         scores=scores,
         licence=licence,
+        license_id=license_id,
     )

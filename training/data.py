@@ -10,6 +10,7 @@ import torch
 from scipy import signal
 from torch.utils.data import Dataset
 
+from spikeinterface_simsort.resampling import NYQUIST_SHARE
 from spikeinterface_simsort.simulation.bank import NeuronCurrents
 from spikeinterface_simsort.simulation.composition import Trial, TrialConfig, compose_trial
 from spikeinterface_simsort.waveforms import align_peaks, extract_waveforms
@@ -111,7 +112,9 @@ def prepare_trial(trial: Trial, *, rng: np.random.Generator, augment: bool = Tru
     PreparedTrial
     """
     rate = trial.sampling_frequency
-    band = (rng.uniform(200.0, 450.0), rng.uniform(4500.0, 8000.0)) if augment else (300.0, 6000.0)
+    low, high = (rng.uniform(200.0, 450.0), rng.uniform(4500.0, 8000.0)) if augment else (300.0, 6000.0)
+    # As in the sorter's preprocessing.
+    band = (low, min(high, NYQUIST_SHARE * rate / 2))
     sos = signal.butter(3, band, btype="bandpass", fs=rate, output="sos")
     traces = signal.sosfiltfilt(sos, trial.traces, axis=0)
     padded = np.pad(trial.templates, ((0, 0), (200, 200), (0, 0)))

@@ -104,13 +104,20 @@ def embedder_data(bank: str | Path, *, config: dict[str, Any], num_trials: int) 
 
 
 class _NewTrialsEachEpoch(Callback):
-    """Numbers the trials of an epoch; Lightning reloads the data after this, so that a resumed run goes on alike."""
+    """Numbers the trials of an epoch and seeds each batch, so that a resumed run goes on as if it had not stopped."""
 
     def __init__(self, data: DetectionWindows | SpikeWaveforms) -> None:
         self.data = data
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self.data.epoch = trainer.current_epoch
+
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        # Dropout and triplets draw from torch's generator, whose state a checkpoint does not hold.
+        seed = np.random.SeedSequence([self.data.seed, trainer.global_step]).generate_state(1)[0]
+        torch.manual_seed(int(seed))
 
 
 def _fit_svd_basis(module: EmbedderModule, data: SpikeWaveforms, *, num_trials: int = 40) -> None:

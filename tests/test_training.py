@@ -1,0 +1,433 @@
+"""Training: losses, data, runs that stop and go on, and what is exported; tiny networks on the bundled bank."""
+
+import copy
+import functools
+import math
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from spikeinterface_simsort.models import build_embedder
+from spikeinterface_simsort.simulation.bank import save_bank
+from spikeinterface_simsort.simulation.composition import TrialConfig, compose_trial
+from spikeinterface_simsort.simulation.trials import bundled_bank
+from spikeinterface_simsort.training import __main__ as command
+from spikeinterface_simsort.training import export, run
+from spikeinterface_simsort.training.card import model_card
+from spikeinterface_simsort.training.data import (
+    DetectionWindows,
+    PreparedTrial,
+    SpikeWaveforms,
+    detection_targets,
+    prepare_trial,
+)
+from spikeinterface_simsort.training.losses import prototype_loss, triplet_loss
+from spikeinterface_simsort.training.modules import DetectorModule, EmbedderModule
+from spikeinterface_simsort.weights import load_weights
+
+DATA_SETS = {"detector": DetectionWindows, "embedder": SpikeWaveforms}
+CONFIG = {
+    "name": "simsort-tiny",
+    "sampling_frequency": 20000.0,
+    "validation_cells": ["stellate"],
+    "seed": 5,
+    "detector": {
+        "architecture": "patch_transformer",
+        "kwargs": {"width": 16, "num_layers": 1, "num_heads": 2, "stem_channels": 4, "window_samples": 256},
+        "threshold": 0.35,
+        "windows_per_trial": 4,
+        "trials_per_batch": 2,
+        "learning_rate": 0.001,
+        "weight_decay": 0.01,
+        "positive_weight": 3.0,
+        "epochs": 2,
+        "batches_per_epoch": 2,
+    },
+    "embedder": {
+        "architecture": "perceptron",
+        "kwargs": {"num_samples": 48, "hidden_size": 16, "num_layers": 1, "embedding_dim": 4},
+        "ms_before": 0.8,
+        "ms_after": 1.6,
+        "ms_align": 0.2,
+        "loss": "prototype",
+        "trials_per_batch": 2,
+        "learning_rate": 0.002,
+        "weight_decay": 0.01,
+        "epochs": 2,
+        "batches_per_epoch": 2,
+    },
+}
+
+
+def paper_config(rate=10000.0):
+    """The paper's configuration as it ships, with small networks and few batches."""
+    config = run.load_config("paper")
+    config.update(validation_cells=["stellate"], sampling_frequency=rate)
+    config["detector"]["kwargs"].update(width=16, num_layers=1, num_heads=2, window_samples=256)
+    config["detector"].update(windows_per_trial=4)
+    config["embedder"]["kwargs"].update(hidden_size=16, num_samples=round(6.0 * rate / 1000))
+    for part in DATA_SETS:
+        config[part].update(epochs=2, batches_per_epoch=2, trials_per_batch=2)
+    return config
+
+
+@pytest.fixture(autouse=True)
+def small_and_tidy(monkeypatch):
+    """Little validation and calibration; what a run sets for the whole process is put back."""
+    # Set here, so that monkeypatch removes what seed_everything writes.
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+    monkeypatch.setenv("PL_SEED_WORKERS", "0")
+    monkeypatch.setattr(run, "VALIDATION_TRIALS", 2)
+    monkeypatch.setattr(run, "_fit_svd_basis", functools.partial(run._fit_svd_basis, num_trials=3))
+    monkeypatch.setattr(export, "_CALIBRATION_TRIALS", 3)
+    num_threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(num_threads)
+
+
+@pytest.fixture(scope="module")
+def neurons():
+    return bundled_bank()
+
+
+@pytest.fixture(scope="module")
+def bank(neurons, tmp_path_factory):
+    """The bundled bank, with two of its cells under names of layer 6."""
+    path = tmp_path_factory.mktemp("bank") / "bank.npz"
+    save_bank(path, [*neurons, *(replace(neuron, name=f"L6_{neuron.name}") for neuron in neurons[:2])])
+    return path
+
+
+def data_set(part, neurons, *, seed=1):
+    common = {"seed": seed, "trials_per_epoch": 3, "sampling_frequency": 20000.0}
+    if part == "detector":
+        return DetectionWindows(neurons, window_samples=256, windows_per_trial=4, **common)
+    return SpikeWaveforms(neurons, num_before=16, num_after=32, search_samples=4, **common)
+
+
+def train(part, *, bank, output, config=CONFIG):
+    return run.train(part, bank=bank, config=copy.deepcopy(config), output=output, num_threads=1, progress_bar=False)
+
+
+def network_state(checkpoint):
+    return torch.load(checkpoint, map_location="cpu", weights_only=False)["state_dict"]
+
+
+def assert_same_weights(first, second):
+    states = network_state(first), network_state(second)
+    assert states[0].keys() == states[1].keys()
+    for name, value in states[0].items():
+        assert torch.equal(value, states[1][name]), name
+
+
+# Losses
+
+
+def test_prototype_loss_by_hand():
+    embedding, labels = torch.tensor([[0.0], [2.0], [3.0], [5.0]]), torch.tensor([0, 0, 1, 1])
+    # Means 1 and 4. The outer spikes: 2 from their own unit's other spike, 4 from the other mean; the inner: 2 and 2.
+    outer, inner = math.log1p(math.exp(-0.5 * (16.0 - 4.0))), math.log(2.0)
+    assert prototype_loss(embedding, labels).item() == pytest.approx((outer + inner) / 2, rel=1e-5)
+
+
+def test_prototype_loss_at_its_ends():
+    labels = torch.arange(5).repeat_interleave(6)
+    separated = 20.0 * torch.eye(5)[labels] + 0.1 * torch.randn(30, 5, generator=torch.Generator().manual_seed(0))
+    assert prototype_loss(separated, labels).item() < 1e-6
+    assert prototype_loss(torch.ones(30, 3), labels).item() == pytest.approx(math.log(5.0), rel=1e-5)
+
+
+def test_prototype_loss_takes_any_labels():
+    embedding = torch.randn(12, 3, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([0, 1, 2] * 4)
+    assert torch.equal(prototype_loss(embedding, labels), prototype_loss(embedding, 7 * labels + 3))
+
+
+def test_triplet_loss():
+    labels = torch.tensor([0, 0, 0, 1, 1, 1])
+    assert triplet_loss(10.0 * labels[:, None].float(), labels).item() == 0.0
+    assert triplet_loss(torch.zeros(6, 2), labels, margin=0.7).item() == pytest.approx(0.7, abs=1e-4)
+
+
+# Data
+
+
+def test_detection_targets():
+    trial = PreparedTrial(
+        traces=np.zeros((600, 4), dtype="float32"),
+        spike_samples=np.array([100.0, 200.0, 300.0, 302.0, 1.0, 599.0]),
+        spike_labels=np.array([0, 1, 2, 0, 0, 0]),
+        unit_snr=np.array([8.0, 3.0, 1.0]),
+    )
+    target, weight = detection_targets(trial, sampling_frequency=20000.0)
+    assert target.shape == weight.shape == (600,) and target.dtype == weight.dtype == np.float32
+    assert np.array_equal(np.flatnonzero(target == 1.0), [1, 100, 302, 599])
+    # 0.1 ms are two samples.
+    assert target[102] == pytest.approx(math.exp(-0.5))
+    # Nothing is asked of a unit between the bounds; one below them is noise.
+    assert np.all(target[190:211] == 0.0) and np.all(weight[194:207] == 0.0)
+    assert np.all(weight[:190] == 1.0) and np.all(weight[211:] == 1.0)
+
+
+def test_detection_targets_ask_for_a_spike_beside_an_ignored_one():
+    trial = PreparedTrial(
+        traces=np.zeros((200, 4), dtype="float32"),
+        spike_samples=np.array([100.0, 102.0]),
+        spike_labels=np.array([0, 1]),
+        unit_snr=np.array([8.0, 3.0]),
+    )
+    target, weight = detection_targets(trial, sampling_frequency=20000.0)
+    assert target[100] == 1.0 and weight[100] == 1.0
+
+
+@pytest.mark.parametrize("part", DATA_SETS)
+def test_items_come_again_from_the_same_seed(part, neurons):
+    first, again = data_set(part, neurons), data_set(part, neurons)
+    item = first[1]
+    assert all(torch.equal(a, b) for a, b in zip(item, again[1], strict=True))
+    others = [first[0], data_set(part, neurons, seed=2)[1]]
+    again.epoch = 1
+    others.append(again[1])
+    assert not any(item[0].shape == other[0].shape and torch.equal(item[0], other[0]) for other in others)
+
+
+def test_detection_items(neurons):
+    traces, target, weight = data_set("detector", neurons)[0]
+    assert traces.shape == (4, 256, 4) and target.shape == weight.shape == (4, 256)
+    assert traces.dtype == target.dtype == weight.dtype == torch.float32
+    assert torch.isfinite(traces).all() and 0.0 <= target.min() and target.max() <= 1.0
+
+
+def test_embedding_items(neurons):
+    data = data_set("embedder", neurons)
+    for waveforms, labels in (data[index] for index in range(len(data))):
+        assert waveforms.shape == (len(labels), 48, 4) and waveforms.dtype == torch.float32
+        _, counts = torch.unique(labels, return_counts=True)
+        assert counts.min() >= 4 and counts.max() <= 24
+        # Peaks lie where the sorter would cut them, within the alignment's reach.
+        peaks = waveforms.abs().amax(dim=2).mean(dim=0).argmax().item()
+        assert abs(peaks - 16) <= 2
+
+
+@pytest.mark.parametrize("augment", [True, False])
+def test_trials_at_ten_kilohertz(neurons, augment):
+    """The paper's rate: the band has to end below half of it, whatever is drawn."""
+    config = TrialConfig(duration_s=0.2, sampling_frequency=10000.0, num_units=2, num_far=2)
+    trial = compose_trial(neurons, config=config, seed=0)
+    for seed in range(10):
+        prepared = prepare_trial(trial, rng=np.random.default_rng(seed), augment=augment)
+        assert np.isfinite(prepared.traces).all()
+
+
+@pytest.mark.parametrize("part", DATA_SETS)
+def test_held_out_cells_are_not_trained_on(part, bank, tmp_path, monkeypatch):
+    used, make_data = [], run._data
+
+    def recording_data(part, neurons, **kwargs):
+        used.append({neuron.name for neuron in neurons})
+        return make_data(part, neurons, **kwargs)
+
+    monkeypatch.setattr(run, "_data", recording_data)
+    train(part, bank=bank, output=tmp_path)
+    run.embedder_data(bank, config=CONFIG, num_trials=1)
+    training, validation, calibration = used
+    assert training == calibration and len(training) == 14
+    assert not any(name.startswith(("L6", "stellate")) for name in training)
+    assert len(validation) == 5 and all(name.startswith("stellate") for name in validation)
+
+
+def test_calibration_trials_are_new(bank, monkeypatch):
+    seeds, make_data = [], run._data
+
+    def recording_data(*args, **kwargs):
+        seeds.append(kwargs["seed"])
+        return make_data(*args, **kwargs)
+
+    monkeypatch.setattr(run, "_data", recording_data)
+    run.embedder_data(bank, config=CONFIG, num_trials=1)
+    training, validation = np.random.SeedSequence(CONFIG["seed"]).generate_state(2)
+    assert seeds[0] not in (int(training), int(validation))
+
+
+# Runs
+
+
+class StoppedError(Exception):
+    """What ends a run in the tests."""
+
+
+def train_with_a_stop(part, *, bank, output, config, monkeypatch):
+    """Train, but die when the first trial of the second epoch is asked for; then give the same command again."""
+    data_class = DATA_SETS[part]
+    get_item = data_class.__getitem__
+
+    def stop_in_second_epoch(self, index):
+        if self.epoch == 1:
+            raise StoppedError
+        return get_item(self, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(data_class, "__getitem__", stop_in_second_epoch)
+        with pytest.raises(StoppedError):
+            train(part, bank=bank, output=output, config=config)
+    assert (output / "checkpoints" / "last.ckpt").exists()
+
+    epochs = []
+
+    def noting_epoch(self, index):
+        epochs.append(self.epoch)
+        return get_item(self, index)
+
+    monkeypatch.setattr(data_class, "__getitem__", noting_epoch)
+    checkpoint = train(part, bank=bank, output=output, config=config)
+    assert epochs.count(1) == 4  # Two batches of two trials; validation keeps to its epoch 0.
+    return checkpoint
+
+
+@pytest.mark.parametrize("part", DATA_SETS)
+def test_a_stopped_run_goes_on_to_the_same_weights(part, bank, tmp_path, monkeypatch):
+    whole = train(part, bank=bank, output=tmp_path / "whole")
+    assert torch.load(whole, weights_only=False)["global_step"] == 4
+    resumed = train_with_a_stop(part, bank=bank, output=tmp_path / "stopped", config=CONFIG, monkeypatch=monkeypatch)
+    assert_same_weights(whole, resumed)
+
+
+@pytest.mark.parametrize("part", DATA_SETS)
+def test_a_stopped_run_of_the_paper_goes_on_to_the_same_weights(part, bank, tmp_path, monkeypatch):
+    """Dropout and the triplets draw random numbers while training."""
+    config = paper_config(rate=20000.0)
+    whole = train(part, bank=bank, output=tmp_path / "whole", config=config)
+    resumed = train_with_a_stop(part, bank=bank, output=tmp_path / "stopped", config=config, monkeypatch=monkeypatch)
+    assert_same_weights(whole, resumed)
+
+
+def test_training_again_after_the_end_changes_nothing(bank, tmp_path):
+    first = network_state(train("embedder", bank=bank, output=tmp_path))
+    again = network_state(train("embedder", bank=bank, output=tmp_path))
+    assert all(torch.equal(value, again[name]) for name, value in first.items())
+
+
+def test_another_seed_gives_other_weights(bank, tmp_path):
+    states = [
+        network_state(train("detector", bank=bank, output=tmp_path / str(seed), config={**CONFIG, "seed": seed}))
+        for seed in (0, 1)
+    ]
+    assert not torch.equal(states[0]["network.head.weight"], states[1]["network.head.weight"])
+
+
+@pytest.mark.parametrize("rate", [10000.0, 20000.0])
+@pytest.mark.parametrize("part", DATA_SETS)
+def test_paper_configuration_trains(part, rate, bank, tmp_path):
+    checkpoint = train(part, bank=bank, output=tmp_path, config=paper_config(rate))
+    module_class = DetectorModule if part == "detector" else EmbedderModule
+    module = module_class.load_from_checkpoint(checkpoint, map_location="cpu")
+    assert all(torch.isfinite(parameter).all() for parameter in module.parameters())
+    if part == "embedder":
+        basis = module.network.svd_basis
+        assert basis.shape == (5, round(6.0 * rate / 1000))
+        torch.testing.assert_close(basis @ basis.T, torch.eye(5), atol=1e-4, rtol=0.0)
+        assert not torch.allclose(basis, torch.eye(basis.shape[1])[:5], atol=0.1)
+
+
+# Export
+
+
+def test_whitening(bank):
+    torch.manual_seed(0)
+    embedder = build_embedder(architecture="perceptron", **CONFIG["embedder"]["kwargs"]).eval()
+    data = run.embedder_data(bank, config=CONFIG, num_trials=3)
+    covariance = export.within_unit_covariance(embedder, data)
+    assert covariance.shape == (4, 4) and covariance.dtype == torch.float64
+    assert not torch.allclose(covariance, torch.eye(4, dtype=torch.float64), atol=0.1)
+    export.whiten_embedder(embedder, covariance)
+    whitened = export.within_unit_covariance(embedder, data)
+    torch.testing.assert_close(whitened, torch.eye(4, dtype=torch.float64), atol=1e-3, rtol=0.0)
+
+
+def test_export_round_trip(bank, tmp_path):
+    checkpoints = {part: train(part, bank=bank, output=tmp_path / part) for part in DATA_SETS}
+    arguments = {
+        "detector_checkpoint": checkpoints["detector"],
+        "embedder_checkpoint": checkpoints["embedder"],
+        "config": CONFIG,
+        "bank": bank,
+        "card": model_card(CONFIG, cells="Cells of a test."),
+    }
+    weights = load_weights(export.export_weights(tmp_path / "weights", **arguments))
+    assert weights.config["name"] == "simsort-tiny"
+    assert weights.config["detector"]["threshold"] == 0.35
+    assert weights.config["embedder"]["ms_before"] == 0.8 and weights.config["embedder"]["ms_after"] == 1.6
+    state = network_state(checkpoints["detector"])
+    for name, value in weights.detector.state_dict().items():
+        assert torch.equal(value, state[f"network.{name}"])
+    data = run.embedder_data(bank, config=CONFIG, num_trials=3)
+    whitened = export.within_unit_covariance(weights.embedder, data)
+    torch.testing.assert_close(whitened, torch.eye(4, dtype=torch.float64), atol=1e-3, rtol=0.0)
+    assert (weights.folder / "README.md").read_text(encoding="utf8") == arguments["card"]
+
+
+def test_model_card():
+    card = model_card(
+        CONFIG,
+        cells="Cells of a test.",
+        licence="Shared under CC BY-NC-SA 4.0.",
+        license_id="cc-by-nc-sa-4.0",
+        scores="| score |\n| --- |\n| 1 |",
+    )
+    front = card.split("---\n")[1]
+    assert yaml.safe_load(front)["license"] == "cc-by-nc-sa-4.0"
+    assert "CC BY-NC-SA 4.0" in card.split("## Licence")[1]
+    for part in ("| batches | 4 | 4 |", "| trials | 8 | 8 |", "seed 5", "stellate", "Cells of a test.", "| score |"):
+        assert part in card
+    assert "{" not in card
+
+
+# Command line
+
+
+def test_load_config(tmp_path):
+    assert run.load_config("default")["detector"]["architecture"] == "patch_transformer"
+    path = tmp_path / "own.yaml"
+    path.write_text(yaml.safe_dump(CONFIG), encoding="utf8")
+    assert run.load_config(path) == CONFIG
+    with pytest.raises(FileNotFoundError, match=r"absent\.yaml.*default, paper or a YAML file"):
+        run.load_config("absent.yaml")
+
+
+def test_help():
+    command_line = [sys.executable, "-m", "spikeinterface_simsort.training", "--help"]
+    result = subprocess.run(command_line, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert "--bank" in result.stdout and "--config" in result.stdout
+
+
+def write_config(folder):
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(CONFIG), encoding="utf8")
+    return str(path)
+
+
+def test_from_the_bank_to_weights(bank, tmp_path):
+    output = tmp_path / "output"
+    options = ["--bank", str(bank), "--output", str(output), "--config", write_config(tmp_path)]
+    options += ["--epochs", "1", "--seed", "9", "--threads", "1", "--no-progress"]
+    assert command.main(options) == 0
+    weights = load_weights(output / "weights")
+    assert weights.config["name"] == "simsort-tiny"
+    card = (output / "weights" / "README.md").read_text(encoding="utf8")
+    assert "seed 9" in card and "| batches | 2 | 2 |" in card
+    for part in DATA_SETS:
+        assert (output / part / "checkpoints" / "last.ckpt").exists()
+
+
+def test_only_one_network(bank, tmp_path):
+    options = ["--bank", str(bank), "--output", str(tmp_path), "--config", write_config(tmp_path)]
+    options += ["--only", "detector", "--epochs", "1", "--batches-per-epoch", "1", "--threads", "1", "--no-progress"]
+    assert command.main(options) == 0
+    assert torch.load(tmp_path / "detector" / "checkpoints" / "last.ckpt", weights_only=False)["global_step"] == 1
+    assert not (tmp_path / "embedder").exists() and not (tmp_path / "weights").exists()
