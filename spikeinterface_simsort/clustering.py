@@ -82,8 +82,10 @@ def _mixture(embedding: np.ndarray, *, chosen: np.ndarray, seed: int) -> np.ndar
         warnings.simplefilter("ignore", ConvergenceWarning)
         component = mixture.fit_predict(points)
     merged = merge_components(points, component)
-    unit_of = np.zeros(mixture.n_components, dtype="int64")
-    unit_of[component] = merged
+    # A spike that was not fitted may fall to a component that has no other: it goes to the nearest one that has.
+    used, first = np.unique(component, return_index=True)
+    nearest = np.linalg.norm(mixture.means_[:, None] - mixture.means_[used][None], axis=2).argmin(axis=1)
+    unit_of = merged[first][nearest]
     labels = np.empty(len(embedding), dtype="int64")
     for start in range(0, len(embedding), _SPIKES_PER_BLOCK):
         block = embedding[start : start + _SPIKES_PER_BLOCK].astype("float64")

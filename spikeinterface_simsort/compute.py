@@ -55,7 +55,9 @@ def limit_threads_in_workers() -> None:
 
 
 def job_arguments(job_kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Complete SpikeInterface's job arguments: the user's, then the global ones, then long chunks.
+    """Complete SpikeInterface's job arguments: the user's, then the global ones.
+
+    Two defaults differ: threads instead of processes, and chunks of 10 s where the global setting is the usual 1 s.
 
     Parameters
     ----------

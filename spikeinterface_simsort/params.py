@@ -34,7 +34,7 @@ class SimSortParams:
         "bundled", "Networks: 'bundled', a folder, or 'hf://owner/name@revision' on the HuggingFace hub"
     )
     device: str = _parameter("auto", "'auto' (CUDA, then MPS, then CPU), 'cpu', 'cuda', 'cuda:1', 'mps'")
-    seed: int = _parameter(0, "Seed of everything random", minimum=0)
+    seed: int = _parameter(0, "Seed of everything random", minimum=0, maximum=2**32 - 1)
     freq_min: float | None = _parameter(None, "Lower edge of the band in Hz (None: from the preset)", minimum=1.0)
     freq_max: float | None = _parameter(None, "Upper edge of the band in Hz (None: from the preset)", minimum=100.0)
     whiten: bool | None = _parameter(None, "Whiten over channels (None: from the preset)")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from spikeinterface.core import BaseRecording, NumpySorting
+from spikeinterface.core.basesorting import SpikeVectorSortingSegment
 from spikeinterface.core.node_pipeline import run_node_pipeline
 
 from spikeinterface_simsort.clustering import cluster
@@ -197,9 +198,15 @@ def _as_sorting(
             properties["probability"].append(unit.probability)
             properties["group"].append(group)
             unit_id += 1
-    sorting = NumpySorting.from_unit_dict(trains, recording.get_sampling_frequency())
+    rate = recording.get_sampling_frequency()
+    sorting = NumpySorting.from_unit_dict(trains, rate)
     if not unit_id:
-        return NumpySorting(sorting.to_spike_vector(), recording.get_sampling_frequency(), np.array([], dtype="int64"))
+        sorting = NumpySorting(sorting.to_spike_vector(), rate, np.array([], dtype="int64"))
+    # NumpySorting counts segments up to the last spike.
+    for segment in range(sorting.get_num_segments(), num_segments):
+        sorting.add_sorting_segment(SpikeVectorSortingSegment(sorting.to_spike_vector(), segment, sorting.unit_ids))
+    if not unit_id:
+        return sorting
     for name, values in properties.items():
         sorting.set_property(name, np.array(values))
     return sorting

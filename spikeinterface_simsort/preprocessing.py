@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 import numpy as np
-from spikeinterface.core import BaseRecording, get_noise_levels
+from spikeinterface.core import BaseRecording, get_noise_levels, get_random_data_chunks
 from spikeinterface.preprocessing import bandpass_filter, scale, unsigned_to_signed, whiten
 
 from spikeinterface_simsort.params import SimSortParams
@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 # The filter has rung out within this margin to less than float32 can tell: chunks do not show in the result.
 _FILTER_MARGIN_MS = 40.0
 _FILTER_ORDER = 3
+# The filter starts from its own reflection of so many samples, at most.
+_MIN_SEGMENT_SAMPLES = 100
 
 
 class RecordingError(ValueError):
@@ -61,14 +63,15 @@ def preprocess(recording: BaseRecording, *, params: SimSortParams) -> BaseRecord
         filtered, return_in_uV=False, random_slices_kwargs={"seed": params.seed}, progress_bar=False
     )
     check_finite(noise)
-    # A median of zero means that most samples do not change at all.
-    dead = noise <= 0
+    # Of a constant the filter leaves rounding errors, which are no noise: the raw samples tell.
+    raw = get_random_data_chunks(recording, return_in_uV=False, seed=params.seed)
+    dead = (noise <= 0) | (np.ptp(raw, axis=0) == 0)
     if dead.any():
         logger.warning("Channels %s are dead (constant): they are left out.", list(recording.channel_ids[dead]))
     scaled = scale(filtered, gain=np.where(dead, 0.0, 1.0 / np.where(dead, 1.0, noise)), dtype="float32")
     if params.whiten and not dead.all() and recording.get_num_channels() > 1:
-        # Dead channels make the covariance singular: a regulariser keeps them at zero.
-        scaled = whiten(scaled, dtype="float32", regularize=bool(dead.any()), seed=params.seed)
+        # Dead channels stay at zero: `whiten` bounds its singular values from below.
+        scaled = whiten(scaled, dtype="float32", seed=params.seed)
     return scaled
 
 
@@ -103,6 +106,9 @@ def check_recording(recording: BaseRecording) -> None:
             f"The sampling frequency is {rate:g} Hz; spikes need 5000 Hz or more. "
             "Is this a recording of field potentials?"
         )
+    shortest = min(recording.get_num_samples(segment) for segment in range(recording.get_num_segments()))
+    if shortest < _MIN_SEGMENT_SAMPLES:
+        raise RecordingError(f"A segment has only {shortest} samples: leave it out (recording.select_segments).")
     duration = recording.get_total_duration()
     if duration < 1.0:
         raise RecordingError(f"The recording lasts {duration:.3g} s; at least 1 s is needed.")

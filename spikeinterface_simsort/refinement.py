@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Two units that share so much of the smaller one's spikes are one neuron seen twice.
+# A unit that shares so many of its spikes with a larger one is that neuron seen twice.
 _DUPLICATE_SHARE = 0.5
 # A mean waveform is as good from so many spikes as from all.
 _SPIKES_PER_TEMPLATE = 500
@@ -159,9 +159,8 @@ def remove_double_units(peaks: np.ndarray, units: list[Unit], *, duplicate_frame
 
 
 def _coincident_share(times: np.ndarray, others: np.ndarray, tolerance: int) -> float:
-    """Share of the smaller train's spikes that have a partner in the other."""
-    few, many = (times, others) if len(times) <= len(others) else (others, times)
-    nearest = np.searchsorted(many, few)
-    left = np.abs(few - many[np.clip(nearest - 1, 0, None)])
-    right = np.abs(few - many[np.clip(nearest, None, len(many) - 1)])
+    """Share of the spikes of a train that have a partner in another."""
+    nearest = np.searchsorted(others, times)
+    left = np.abs(times - others[np.clip(nearest - 1, 0, None)])
+    right = np.abs(times - others[np.clip(nearest, None, len(others) - 1)])
     return float(np.mean(np.minimum(left, right) < tolerance))

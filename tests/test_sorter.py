@@ -108,6 +108,23 @@ def test_two_segments(trial, sorted_trial, tmp_path):
     assert abs(sum(counts) - sorted_trial.to_spike_vector().size) < 0.05 * sum(counts)
 
 
+def test_silent_segments(trial, tmp_path):
+    recording, _ = trial
+    quiet = noise_recording(tmp_path, duration_s=0.2).rename_channels(recording.channel_ids)
+    sorting = run(si.append_recordings([recording.frame_slice(0, 150000), quiet]), tmp_path / "out")
+    assert sorting.get_num_segments() == 2
+    assert len(sorting.unit_ids) >= 1
+    with pytest.warns(UserWarning, match="no unit"):
+        none = run(si.append_recordings([noise_recording(tmp_path, name="other"), quiet]), tmp_path / "none")
+    assert none.get_num_segments() == 2
+
+
+def test_segment_too_short(trial, tmp_path):
+    recording, _ = trial
+    with pytest.raises(SpikeSortingError, match="only 10 samples"):
+        run(si.append_recordings([recording, recording.frame_slice(0, 10)]), tmp_path / "out")
+
+
 def test_groups(trial, sorted_trial, tmp_path):
     recording, _ = trial
     second = recording.rename_channels([f"second{i}" for i in range(4)])
@@ -228,12 +245,13 @@ def test_nan(trial, tmp_path, value):
         run(recording, tmp_path / "out")
 
 
-def test_dead_channel(trial, tmp_path, caplog):
+@pytest.mark.parametrize(("constant", "params"), [(0.0, {}), (5.0, {}), (5.0, {"whiten": True})])
+def test_dead_channel(trial, tmp_path, caplog, constant, params):
     recording, _ = trial
     traces = recording.get_traces().copy()
-    traces[:, 2] = 0.0
+    traces[:, 2] = constant
     dead = NumpyRecording([traces], 30000.0).save(folder=tmp_path / "dead")
-    sorting = run(dead, tmp_path / "out")
+    sorting = run(dead, tmp_path / "out", **params)
     assert "dead" in caplog.text
     assert len(sorting.unit_ids) >= 2
     assert 2 not in sorting.get_property("main_channel_id")
