@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from spikeinterface_simsort.folders import replacing
 
 
 class CommandError(Exception):
@@ -85,21 +86,11 @@ def staged_folder(folder: Path, *, overwrite: bool, contents: Sequence[str]) -> 
     """
     check_output(folder, overwrite=overwrite, contents=contents)
     partial = partial_folder(folder)
-    retired = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}-old")
     if partial.exists():
         # Left by a process that was killed.
         shutil.rmtree(partial)
-    partial.mkdir(parents=True)
-    try:
+    with replacing(folder, staging=partial):
         yield partial
-        if folder.exists():
-            folder.rename(retired)
-        partial.rename(folder)
-    finally:
-        if retired.exists() and not folder.exists():
-            retired.rename(folder)
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(retired, ignore_errors=True)
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[Any]], *, max_rows: int = 40) -> str:

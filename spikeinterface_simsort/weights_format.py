@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import shutil
 import textwrap
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from spikeinterface_simsort.folders import replacing
 
 if TYPE_CHECKING:
     from torch import nn
@@ -154,19 +155,9 @@ def replacing_folder(folder: str | Path, *, overwrite: bool) -> Iterator[Path]:
     """
     folder = Path(folder).expanduser().resolve()
     _check_replaceable(folder, overwrite=overwrite)
-    token = uuid.uuid4().hex
-    staging, retired = (folder.with_name(f".{folder.name}-{token}-{suffix}") for suffix in ("new", "old"))
-    staging.mkdir(parents=True)
-    try:
+    staging = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}-new")
+    with replacing(folder, staging=staging):
         yield staging
-        if folder.exists():
-            folder.rename(retired)
-        staging.rename(folder)
-    finally:
-        if retired.exists() and not folder.exists():
-            retired.rename(folder)
-        shutil.rmtree(staging, ignore_errors=True)
-        shutil.rmtree(retired, ignore_errors=True)
 
 
 def _check_replaceable(folder: Path, *, overwrite: bool) -> None:
