@@ -159,6 +159,26 @@ def load_bank(
     return neurons
 
 
+def save_neuron(path: str | Path, neuron: NeuronCurrents, **more: float | str) -> None:
+    """Write one neuron as an entry of a bank that is a folder.
+
+    Parameters
+    ----------
+    path : str or Path
+        The npz file to write; it appears whole or not at all.
+    neuron : NeuronCurrents
+        The neuron.
+    **more : float or str
+        How it was made; `load_bank` passes over it.
+    """
+    path = Path(path)
+    arrays = {field: np.asarray(getattr(neuron, field)) for field in _FIELDS}
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as file:
+        np.savez_compressed(file, **arrays, **{key: np.asarray(value) for key, value in more.items()})
+    partial.replace(path)
+
+
 def save_bank(path: str | Path, neurons: Sequence[NeuronCurrents]) -> None:
     """Write neurons as groups of one compressed npz file.
 

@@ -23,15 +23,20 @@ from scipy.special import exprel
 
 from spikeinterface_simsort.simulation.bank import NeuronCurrents, save_bank
 from spikeinterface_simsort.simulation.reduced_cells import Membrane, ReducedCell, make_cell
+from spikeinterface_simsort.simulation.spike_currents import (
+    DT,
+    bank_entry,
+    choose_windows,
+    cut_windows,
+    spike_samples,
+)
+from spikeinterface_simsort.simulation.stimuli import pink_noise
 
 logger = logging.getLogger(__name__)
 
-DT = 0.025
 AXIAL_RESISTIVITY = 150.0  # ohm cm
 CAPACITANCE = 1.0  # uF/cm2
 E_NA, E_K = 50.0, -90.0
-FIRST_SPIKE_ISI = 2.5e7  # stands for "no spike before", as in every bank
-NUM_BASIS_SAMPLES, PEAK_INDEX = 320, 120
 # Per um2: a density in mS/cm2 gives uS, a capacitance in uF/cm2 gives nF.
 _PER_AREA = 1e-5
 
@@ -161,15 +166,6 @@ def simulate(*, cell: ReducedCell, current: np.ndarray) -> tuple[np.ndarray, np.
     return v_soma, currents
 
 
-def spike_samples(*, v_soma: np.ndarray, threshold: float = -20.0) -> np.ndarray:
-    """Find the samples at which the somatic voltage `v_soma` [num_samples] (mV) peaks, int [num_spikes]."""
-    above = np.concatenate([[False], v_soma > threshold, [False]])
-    edges = np.flatnonzero(np.diff(above.astype(int))).reshape(-1, 2)
-    # A voltage that stays up is no spike.
-    edges = edges[edges[:, 1] < len(v_soma)]
-    return np.array([first + int(np.argmax(v_soma[first:last])) for first, last in edges], dtype=int)
-
-
 def find_rheobase(
     *, cell: ReducedCell, duration_ms: float = 150.0, precision: float = 0.02, num_runs: int = 8
 ) -> float:
@@ -213,55 +209,6 @@ def find_rheobase(
         amplitudes = np.linspace(low, high, num_runs + 1)[1:]
 
 
-def pink_noise(
-    *, num_runs: int, num_samples: int, rng: np.random.Generator, band_hz: tuple[float, float] = (5.0, 500.0)
-) -> np.ndarray:
-    """Draw Gaussian noise of power 1/f inside `band_hz`, sampled at `DT`, of unit variance [num_runs, num_samples]."""
-    frequency = np.fft.rfftfreq(num_samples, DT * 1e-3)
-    inside = (frequency >= band_hz[0]) & (frequency <= band_hz[1])
-    gain = np.where(inside, 1.0 / np.sqrt(np.maximum(frequency, band_hz[0])), 0.0)
-    noise = np.fft.irfft(np.fft.rfft(rng.normal(size=(num_runs, num_samples))) * gain, n=num_samples)
-    return noise / noise.std(axis=1, keepdims=True)
-
-
-def compress_windows(
-    *, windows: np.ndarray, lost: float = 1e-3, max_components: int = 16
-) -> tuple[np.ndarray, float, np.ndarray]:
-    """Write windows of membrane current as coefficients of a few temporal components (SVD).
-
-    Parameters
-    ----------
-    windows : np.ndarray, [num_spikes, num_segments, num_basis_samples]
-        In nA.
-    lost : float
-        Share of the energy that may be left out.
-    max_components : int
-        Most components to keep.
-
-    Returns
-    -------
-    coef : np.ndarray, float16 [num_spikes, num_segments, num_components]
-        Between -1 and 1.
-    scale : float
-        Unit of `coef`, in nA.
-    basis : np.ndarray, float32 [num_components, num_basis_samples]
-    """
-    left, strength, right = np.linalg.svd(windows.reshape(-1, windows.shape[-1]), full_matrices=False)
-    energy = np.cumsum(strength**2)
-    keep = min(int(np.argmax(energy >= (1.0 - lost) * energy[-1])) + 1, max_components)
-    coef = (left * strength)[:, :keep].reshape(*windows.shape[:2], keep)
-    scale = float(np.abs(coef).max())
-    # Whole steps of 1/2048 pack well and are exact in float16. Those rounded up are chosen, the largest remainders
-    # first, so that the sum over segments stays what it is: zero, for a neuron.
-    steps = coef / scale * 2048
-    whole = np.floor(steps)
-    rounded_up = np.round(steps.sum(axis=1, keepdims=True)) - whole.sum(axis=1, keepdims=True)
-    place = np.argsort(np.argsort(whole - steps, axis=1), axis=1)
-    coef = ((whole + (place < rounded_up)) / 2048).astype("float16")
-    # The basis, too, has only the bits that matter.
-    return coef, scale, right[:keep].astype("float16").astype("float32")
-
-
 def spike_triggered_currents(
     *,
     cell: ReducedCell,
@@ -296,52 +243,28 @@ def spike_triggered_currents(
     ValueError
         Fewer than half the spikes could be had.
     """
-    noise = pink_noise(num_runs=num_runs, num_samples=round(duration_ms / DT), rng=rng)
-    after = NUM_BASIS_SAMPLES - PEAK_INDEX
+    noise = pink_noise(num_runs=num_runs, num_samples=round(duration_ms / DT), dt=DT, rng=rng)
+    found, chosen = [], []
     for strength in (1.0, 1.5, 2.2):
         v_soma, currents = simulate(cell=cell, current=strength * rheobase * (0.8 + noise))
-        found = []
-        for run, v in enumerate(v_soma):
-            peaks = spike_samples(v_soma=v)
-            before = np.diff(peaks, prepend=-np.inf) * DT
-            following = np.diff(peaks, append=np.inf) * DT
-            # A window holds one spike only: trials add the others themselves.
-            alone = (before > 4.0) & (following > 6.0) & (peaks >= PEAK_INDEX) & (peaks + after <= len(v))
-            intervals = np.minimum(before[alone], FIRST_SPIKE_ISI)
-            found += [(isi, run, peak) for isi, peak in zip(intervals, peaks[alone], strict=True)]
-        # Few without a predecessor: the intervals between spikes are what matters.
-        found = sorted(found)[: sum(isi < FIRST_SPIKE_ISI for isi, _, _ in found) + 3]
-        if len(found) >= num_spikes:
+        found = [window for v, i in zip(v_soma, currents, strict=True) for window in cut_windows(v_soma=v, currents=i)]
+        chosen = choose_windows(found, num_spikes=num_spikes)
+        if len(chosen) >= num_spikes:
             break
-    if len(found) < num_spikes / 2:
-        raise ValueError(f"{cell.name} gave only {len(found)} spikes that stand alone.")
-    chosen = [found[i] for i in np.unique(np.linspace(0, len(found) - 1, num_spikes).round().astype(int))]
-    # Windows end at zero, so that spikes can be added up without steps.
-    taper = np.ones(NUM_BASIS_SAMPLES)
-    taper[:40] = np.sin(np.pi / 2 * np.linspace(0, 1, 40)) ** 2
-    taper[-80:] = np.cos(np.pi / 2 * np.linspace(0, 1, 80)) ** 2
-    windows = taper * np.stack([currents[run, :, peak - PEAK_INDEX : peak + after] for _, run, peak in chosen])
-    coef, scale, basis = compress_windows(windows=windows)
-    neuron = NeuronCurrents(
+    if len(chosen) < num_spikes / 2:
+        raise ValueError(f"{cell.name} gave only {len(chosen)} spikes that stand alone.")
+    neuron, explained = bank_entry(
+        windows=chosen,
         name=cell.name,
-        seg_start=cell.start.astype("float32"),
-        seg_end=cell.end.astype("float32"),
-        seg_diam=cell.diam.astype("float32"),
-        isi=np.array([isi for isi, _, _ in chosen], dtype="float32"),
-        v_peak=np.array([v_soma[run, peak] for _, run, peak in chosen], dtype="float32"),
-        dt=DT,
-        peak_index=PEAK_INDEX,
+        seg_start=cell.start,
+        seg_end=cell.end,
+        seg_diam=cell.diam,
         soma=cell.soma,
         rheobase=rheobase,
-        coef=coef,
-        scale=scale,
-        basis=basis,
     )
-    stored = np.stack([neuron.membrane_currents(spike) for spike in range(neuron.num_spikes)])
-    explained = 1.0 - np.sum((windows - stored) ** 2) / np.sum(windows**2)
     logger.info(
         "%s: %d segments, rheobase %.3f nA, %d of %d spikes, intervals from %.1f ms, %d components explain %.5f.",
-        cell.name, len(cell.diam), rheobase, len(chosen), len(found), chosen[0][0], len(neuron.basis), explained,
+        cell.name, len(cell.diam), rheobase, len(chosen), len(found), chosen[0].isi, len(neuron.basis), explained,
     )  # fmt: skip
     return neuron
 

@@ -12,18 +12,16 @@ from spikeinterface_simsort.simulation.reduced_cells import REGULAR_SPIKING, Red
 from spikeinterface_simsort.simulation.reduced_simulation import (
     AXIAL_RESISTIVITY,
     BUNDLED,
-    DT,
     E_K,
     E_NA,
     axial_matrix,
-    compress_windows,
     find_rheobase,
     gate_rates,
-    pink_noise,
     simulate,
-    spike_samples,
     spike_triggered_currents,
 )
+from spikeinterface_simsort.simulation.spike_currents import DT, compress_windows, spike_samples
+from spikeinterface_simsort.simulation.stimuli import pink_noise
 
 
 def cylinders(*, parent: list[int], length: list[float], diam: list[float], active: bool = False) -> ReducedCell:
@@ -197,7 +195,7 @@ def test_trees_are_connected(shape):
 
 
 def test_pink_noise_falls_as_one_over_f():
-    noise = pink_noise(num_runs=40, num_samples=40_000, rng=np.random.default_rng(0))
+    noise = pink_noise(dt=DT, num_runs=40, num_samples=40_000, rng=np.random.default_rng(0))
     np.testing.assert_allclose(noise.std(axis=1), 1.0)
     power, frequency = np.mean(np.abs(np.fft.rfft(noise)) ** 2, axis=0), np.fft.rfftfreq(40_000, DT * 1e-3)
     low, high = ((frequency >= f) & (frequency <= 1.5 * f) for f in (20.0, 200.0))
