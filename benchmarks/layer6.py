@@ -29,7 +29,7 @@ from spikeinterface_simsort.params import SimSortParams
 from spikeinterface_simsort.pipeline import detect_and_embed
 from spikeinterface_simsort.preprocessing import preprocess
 from spikeinterface_simsort.simulation.bank import load_bank
-from spikeinterface_simsort.simulation.composition import TrialConfig
+from spikeinterface_simsort.simulation.trial_config import TrialConfig
 from spikeinterface_simsort.simulation.trials import save_trial
 from spikeinterface_simsort.waveforms import align_peaks, extract_waveforms
 from spikeinterface_simsort.weights import Weights, load_weights

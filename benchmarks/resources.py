@@ -13,7 +13,7 @@ from pathlib import Path
 import spikeinterface as si
 from spikeinterface.preprocessing import scale
 
-from spikeinterface_simsort.simulation.composition import TrialConfig
+from spikeinterface_simsort.simulation.trial_config import TrialConfig
 from spikeinterface_simsort.simulation.trials import make_trial
 
 # A process of its own for each run, so that its peak memory is the run's; compilation and imports count.

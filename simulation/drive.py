@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,8 +19,6 @@ from spikeinterface_simsort.simulation.spike_currents import (
     spike_samples,
 )
 from spikeinterface_simsort.simulation.stimuli import ornstein_uhlenbeck, pink_noise, steps
-
-logger = logging.getLogger(__name__)
 
 STRETCH_MS = 500.0
 # A mean voltage above this between spikes is depolarisation block: more current would give fewer spikes.
@@ -142,12 +140,48 @@ def _steps(num_samples: int, rng: np.random.Generator) -> np.ndarray:
 STIMULI: tuple[Callable[[int, np.random.Generator], np.ndarray], ...] = (_pink, _steps, _bombardment)
 
 
+def drive(
+    cell: DrivenCell, *, rheobase: float, rng: np.random.Generator, rate_hz: tuple[float, float] = (12.0, 40.0)
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Drive a cell from rest with pink noise, steps and an Ornstein-Uhlenbeck process in turn, without end.
+
+    Their strength rises where the cell spikes less than wanted, and falls where it spikes more or stays depolarised.
+
+    Parameters
+    ----------
+    cell : DrivenCell
+        The cell.
+    rheobase : float
+        Of the cell, in nA.
+    rng : np.random.Generator
+        Source of the stimuli.
+    rate_hz : tuple of float
+        Lowest and highest rate wanted.
+
+    Yields
+    ------
+    v_soma : np.ndarray, [num_samples]
+        Of one stretch of `STRETCH_MS`, in mV.
+    currents : np.ndarray, float32 [num_segments, num_samples]
+        In nA.
+    """
+    num_samples = round(STRETCH_MS / DT)
+    strength = 1.5
+    cell.rest()
+    for stimulus in itertools.cycle(STIMULI):
+        v_soma, currents = cell.run(strength * rheobase * stimulus(num_samples, rng))
+        yield v_soma, currents
+        rate = len(spike_samples(v_soma=v_soma)) / STRETCH_MS * 1000.0
+        if np.median(v_soma) > BLOCK_MV or rate > rate_hz[1]:
+            strength *= 0.8
+        elif rate < rate_hz[0]:
+            strength *= 1.2 if rate > rate_hz[0] / 3 else 1.6
+
+
 def collect_spikes(
     cell: DrivenCell, *, rheobase: float, rng: np.random.Generator, config: DriveConfig
 ) -> tuple[list[SpikeWindow], float]:
-    """Drive a cell with pink noise, steps and an Ornstein-Uhlenbeck process until it has spiked enough.
-
-    Their strength rises where the cell hardly spikes and falls where it spikes too fast or stays depolarised.
+    """Drive a cell until it has spiked enough, see `drive`.
 
     Parameters
     ----------
@@ -172,40 +206,31 @@ def collect_spikes(
     ValueError
         Too few spikes stand alone.
     """
-    num_samples, tail = round(STRETCH_MS / DT), PEAK_INDEX + NUM_AFTER - 1
-    strength = 1.5
+    tail = PEAK_INDEX + NUM_AFTER - 1
     windows: list[SpikeWindow] = []
-    duration_ms, turn, last_peak = 0.0, 0, -np.inf
-    cell.rest()
-    v_before, currents_before = cell.run(np.zeros(tail))
-    while duration_ms < config.max_duration_ms:
-        stimulus = STIMULI[turn % len(STIMULI)]
-        v_soma, currents = cell.run(strength * rheobase * stimulus(num_samples, rng))
+    v_joined, currents_joined = np.empty(0), np.empty((0, 0), dtype="float32")
+    duration_ms, last_peak = 0.0, -np.inf
+    for v_soma, currents in drive(cell, rheobase=rheobase, rng=rng):
         # A window may begin in the stretch before: the tail of that one goes in front.
-        v_joined = np.concatenate([v_before, v_soma])
-        currents = np.concatenate([currents_before, currents], axis=1)
-        windows += cut_windows(v_soma=v_joined, currents=currents, last_peak=last_peak)
+        offset = min(tail, len(v_joined))
+        v_joined = np.concatenate([v_joined[len(v_joined) - offset :], v_soma])
+        before = currents_joined[:, -tail:] if offset else currents[:, :0]
+        currents_joined = np.concatenate([before, currents], axis=1)
+        windows += cut_windows(v_soma=v_joined, currents=currents_joined, last_peak=last_peak)
+        # The next run begins with this one's tail, and finds the peaks in it itself.
+        begin = len(v_joined) - tail
         peaks = spike_samples(v_soma=v_joined)
-        # The next run begins `num_samples` later, and finds the peaks of this one's tail itself.
-        last_peak = max((float(peak) for peak in peaks if peak < num_samples), default=last_peak) - num_samples
-        v_before, currents_before = v_joined[-tail:], currents[:, -tail:]
+        last_peak = max((float(peak) for peak in peaks if peak < begin), default=last_peak) - begin
         duration_ms += STRETCH_MS
-        turn += 1
 
-        rate_hz = len(spike_samples(v_soma=v_soma)) / STRETCH_MS * 1000.0
-        if np.median(v_soma) > BLOCK_MV or rate_hz > 40.0:
-            strength *= 0.8
-        elif rate_hz < 12.0:
-            strength *= 1.2 if rate_hz > 4.0 else 1.6
         intervals = np.array([window.isi for window in windows])
         enough = np.sum(intervals < FIRST_SPIKE_ISI) >= config.num_spikes
         short = np.sum(intervals < config.short_ms) >= config.num_short
-        if enough and (short or duration_ms >= config.patience_ms):
+        if (enough and (short or duration_ms >= config.patience_ms)) or duration_ms >= config.max_duration_ms:
             break
     if len(windows) < config.min_spikes:
         raise ValueError(
             f"{cell.name} gave {len(windows)} spikes that stand alone in {duration_ms / 1000:.1f} s, "
             f"fewer than {config.min_spikes}."
         )
-    logger.debug("%s: %d spikes in %.1f s, strength %.1f.", cell.name, len(windows), duration_ms / 1000, strength)
     return windows, duration_ms

@@ -67,3 +67,80 @@ def coloured_noise(
     covariance = correlation * np.exp(-distance / length_constant_um)
     np.fill_diagonal(covariance, 1.0)
     return (np.linalg.cholesky(covariance).astype("float32") @ noise).T
+
+
+def line_hum(
+    *, num_samples: int, sampling_frequency: float, hum_hz: float, gains: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Draw the hum of the mains: a sine with its third and fifth harmonic, in phase on all channels.
+
+    Parameters
+    ----------
+    num_samples : int
+        Number of samples.
+    sampling_frequency : float
+        In Hz.
+    hum_hz : float
+        Of the mains, 50 or 60.
+    gains : np.ndarray, [num_channels]
+        Amplitude on each channel.
+    rng : np.random.Generator
+        For the phases.
+
+    Returns
+    -------
+    np.ndarray, float32 [num_samples, num_channels]
+        In the unit of `gains`.
+    """
+    angle = 2 * np.pi * hum_hz / sampling_frequency * np.arange(num_samples)
+    wave = np.zeros(num_samples)
+    for harmonic, amplitude in ((1, 1.0), (3, 0.3), (5, 0.1)):
+        wave += amplitude * np.sin(harmonic * angle + rng.uniform(0, 2 * np.pi))
+    return np.outer(wave, gains).astype("float32")
+
+
+def motion_artefacts(
+    *,
+    num_samples: int,
+    sampling_frequency: float,
+    rate_hz: float,
+    amplitude_uv: float,
+    num_channels: int,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Draw artefacts of movement and chewing: short stretches of noise below 800 Hz, nearly the same on all channels.
+
+    Parameters
+    ----------
+    num_samples : int
+        Number of samples.
+    sampling_frequency : float
+        In Hz.
+    rate_hz : float
+        Stretches a second.
+    amplitude_uv : float
+        Standard deviation in the middle of a stretch.
+    num_channels : int
+        Number of channels, which differ by a tenth in amplitude.
+    rng : np.random.Generator
+        Source of randomness.
+
+    Returns
+    -------
+    np.ndarray, float32 [num_samples, num_channels]
+        In uV.
+    """
+    wave = np.zeros(num_samples)
+    duration_s = num_samples / sampling_frequency
+    for centre in rng.uniform(0, duration_s, size=rng.poisson(rate_hz * duration_s)):
+        half = int(rng.uniform(0.02, 0.2) * sampling_frequency)
+        length = 2 * half + 1
+        frequencies = fft.rfftfreq(length, 1.0 / sampling_frequency)
+        spectrum = fft.rfft(rng.normal(size=length)) / np.sqrt(1.0 + np.maximum(frequencies, 5.0) / 30.0)
+        spectrum[(frequencies > 800.0) | (frequencies < 5.0)] = 0.0
+        bump = fft.irfft(spectrum, n=length)
+        bump *= amplitude_uv / max(float(bump.std()), 1e-12) * np.hanning(length)
+        start = int(centre * sampling_frequency) - half
+        inside = slice(max(-start, 0), length - max(start + length - num_samples, 0))
+        wave[start + inside.start : start + inside.stop] += bump[inside]
+    return np.outer(wave, 1.0 + 0.1 * rng.normal(size=num_channels)).astype("float32")

@@ -1,4 +1,4 @@
-"""Spike trains with refractory periods and bursts."""
+"""Spike trains with refractory periods and bursts, alone or in company."""
 
 from __future__ import annotations
 
@@ -96,3 +96,109 @@ def enforce_refractory(times: np.ndarray, *, refractory_s: float) -> np.ndarray:
         if kept[i]:
             last = time
     return times[kept]
+
+
+def log_normal_rate(rng: np.random.Generator, *, limits: tuple[float, float], spread: float) -> float:
+    """Draw a firing rate from a log-normal distribution, cut at both ends, about the middle between them.
+
+    Parameters
+    ----------
+    rng : np.random.Generator
+        Source of randomness.
+    limits : tuple of float
+        Lowest and highest rate, in Hz; the median is their geometric mean.
+    spread : float
+        Standard deviation of the rate's natural logarithm before it is cut.
+
+    Returns
+    -------
+    float
+        In Hz.
+
+    References
+    ----------
+    Buzsaki & Mizuseki 2014, Nat Rev Neurosci 15:264 (firing rates of cortical neurons are log-normal).
+    """
+    low, high = np.log(limits)
+    while True:
+        # Drawing again, and not clipping, leaves no heap of neurons at the limits.
+        rate = (low + high) / 2 + spread * rng.normal()
+        if low <= rate <= high or spread == 0:
+            return float(np.exp(rate))
+        # Where the limits are narrow against the spread, the distribution between them is flat.
+        if high - low < 0.1 * spread:
+            return float(np.exp(rng.uniform(low, high)))
+
+
+def synchronise(
+    trains: list[np.ndarray],
+    *,
+    share: float,
+    window_ms: float,
+    refractory_s: list[float],
+    duration_s: float,
+    rng: np.random.Generator,
+) -> list[np.ndarray]:
+    """Move a share of the spikes of each unit next to spikes of other units: correlated firing.
+
+    Rates stay as they are, but for spikes that would break a refractory period.
+
+    Parameters
+    ----------
+    trains : list of np.ndarray, [num_spikes]
+        Increasing times of each unit, in s.
+    share : float
+        Of each unit's spikes that are moved, 0 to 1.
+    window_ms : float
+        A moved spike falls within this time of another unit's, before or after.
+    refractory_s : list of float
+        Shortest interval of each unit.
+    duration_s : float
+        Length of the trains.
+    rng : np.random.Generator
+        Source of randomness.
+
+    Returns
+    -------
+    list of np.ndarray
+        In the order of `trains`.
+    """
+    result = []
+    for unit, train in enumerate(trains):
+        others = [other for i, other in enumerate(trains) if i != unit]
+        hosts = np.concatenate(others) if others else np.empty(0)
+        moved = rng.random(train.size) < share
+        if hosts.size and moved.any():
+            offsets = rng.uniform(-window_ms, window_ms, size=int(moved.sum())) / 1000.0
+            train = np.sort(np.concatenate([train[~moved], rng.choice(hosts, size=offsets.size) + offsets]))
+            train = enforce_refractory(train[(train >= 0) & (train < duration_s)], refractory_s=refractory_s[unit])
+        result.append(train)
+    return result
+
+
+def overlapping(samples: np.ndarray, labels: np.ndarray, *, window: float) -> np.ndarray:
+    """Tell which spikes have a spike of another unit close by.
+
+    Parameters
+    ----------
+    samples : np.ndarray, [num_spikes]
+        Times, increasing, in any unit.
+    labels : np.ndarray, int [num_spikes]
+        Units.
+    window : float
+        Longest distance, in the unit of `samples`.
+
+    Returns
+    -------
+    np.ndarray, bool [num_spikes]
+    """
+    result = np.zeros(len(samples), dtype=bool)
+    # Neighbours in order, then those two apart, and so on, until none is close any more.
+    for apart in range(1, len(samples)):
+        close = samples[apart:] - samples[:-apart] <= window
+        if not close.any():
+            break
+        pairs = close & (labels[apart:] != labels[:-apart])
+        result[apart:] |= pairs
+        result[:-apart] |= pairs
+    return result

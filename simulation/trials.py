@@ -1,20 +1,27 @@
-"""Trials as SpikeInterface recordings and sortings."""
+"""Trials as SpikeInterface recordings and sortings, in memory and on disk."""
 
 from __future__ import annotations
 
-import json
 import shutil
+import uuid
 from collections.abc import Sequence
-from dataclasses import asdict
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from probeinterface import Probe
+import yaml
 from spikeinterface.core import BaseRecording, BaseSorting, NumpyRecording, NumpySorting
 
+from spikeinterface_simsort._version import __version__
 from spikeinterface_simsort.simulation.bank import NeuronCurrents, load_bank
-from spikeinterface_simsort.simulation.composition import Trial, TrialConfig, compose_trial
+from spikeinterface_simsort.simulation.composition import Trial, compose_trial
+from spikeinterface_simsort.simulation.electrodes import Contacts
+from spikeinterface_simsort.simulation.probes import probe_of_contacts
+from spikeinterface_simsort.simulation.trial_config import TrialConfig
+
+TRIAL_FILE, TRUTH_FILE, WAVEFORMS_FILE = "trial.yaml", "truth.npz", "waveforms.npz"
+FORMATS = ("binary", "zarr")
 
 
 def bundled_bank() -> list[NeuronCurrents]:
@@ -39,9 +46,8 @@ def to_recording(trial: Trial) -> BaseRecording:
     recording = NumpyRecording([trial.traces], sampling_frequency=trial.sampling_frequency)
     recording.set_channel_gains(1.0)
     recording.set_channel_offsets(0.0)
-    probe = Probe(ndim=2, si_units="um")
-    probe.set_contacts(positions=trial.contact_positions[:, :2], shapes="circle", shape_params={"radius": 6.0})
-    probe.set_device_channel_indices(np.arange(len(trial.contact_positions)))
+    normals = np.tile([0.0, 0.0, 1.0], (len(trial.contact_positions), 1))
+    probe = probe_of_contacts(Contacts(trial.contact_positions, trial.contact_radius_um, normals))
     # SpikeInterface up to 0.104 returns a recording with the probe; later versions set it in place.
     probed = recording.set_probe(probe)
     return recording if probed is None else probed
@@ -100,14 +106,136 @@ def make_trial(
     return to_recording(trial), to_sorting(trial)
 
 
+def labelled_waveforms(
+    trial: Trial, *, most_per_unit: int = 500, before_ms: float = 1.0, after_ms: float = 2.0
+) -> dict[str, np.ndarray]:
+    """Cut the labelled spikes out of a trial's traces: the set that an embedder learns from.
+
+    Parameters
+    ----------
+    trial : Trial
+        As composed.
+    most_per_unit : int
+        Most spikes of each unit, spread over the trial.
+    before_ms, after_ms : float
+        What to cut before and after the largest deflection.
+
+    Returns
+    -------
+    dict
+        ``waveforms`` float32 [num_spikes, num_samples, num_channels] in uV, ``labels`` int64 [num_spikes],
+        ``samples`` int64 [num_spikes] (of the largest deflection) and ``overlapping`` bool [num_spikes].
+    """
+    before, after = (round(ms * trial.sampling_frequency / 1000.0) for ms in (before_ms, after_ms))
+    centres = np.round(trial.spike_samples).astype("int64")
+    inside = (centres >= before) & (centres + after <= len(trial.traces))
+    chosen = []
+    for unit in range(len(trial.unit_names)):
+        of_unit = np.flatnonzero(inside & (trial.spike_labels == unit))
+        spread = np.linspace(0, len(of_unit) - 1, min(most_per_unit, len(of_unit))).round().astype(int)
+        chosen.append(of_unit[spread])
+    order = np.sort(np.concatenate(chosen)) if chosen else np.empty(0, dtype=int)
+    return {
+        "waveforms": trial.traces[centres[order][:, None] + np.arange(-before, after)],
+        "labels": trial.spike_labels[order],
+        "samples": centres[order],
+        "overlapping": trial.overlapping()[order],
+    }
+
+
+def write_trial(
+    folder: str | Path,
+    trial: Trial,
+    *,
+    description: dict[str, Any],
+    format: str = "binary",
+    most_waveforms: int = 0,
+) -> Path:
+    """Write a trial as SpikeInterface folders and what else is known of it.
+
+    Parameters
+    ----------
+    folder : str or Path
+        To be made; it appears whole or not at all.
+    trial : Trial
+        The trial.
+    description : dict
+        How it was made: goes into ``trial.yaml``.
+    format : {"binary", "zarr"}
+        Of the recording: ``recording`` or ``recording.zarr`` in the folder; ``spikeinterface.load`` reads both.
+    most_waveforms : int
+        Also write ``waveforms.npz`` with so many spikes of each unit, see `labelled_waveforms`.
+
+    Returns
+    -------
+    Path
+        The folder. ``truth.npz`` in it holds what a sorting cannot: sub-sample spike times, overlaps, templates,
+        gains, drift.
+
+    Raises
+    ------
+    FileExistsError
+        The folder is there already.
+    ValueError
+        There is no such format.
+    """
+    folder = Path(folder)
+    if format not in FORMATS:
+        raise ValueError(f"format must be one of {', '.join(FORMATS)}, not {format!r}.")
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists already: choose another folder or remove it.")
+    # Of this writer alone: another that makes the same trial has its own, and the first to finish stays.
+    partial = folder.with_name(f"{folder.name}.partial-{uuid.uuid4().hex[:8]}")
+    partial.mkdir(parents=True)
+    try:
+        recording = to_recording(trial)
+        if format == "zarr":
+            recording.save(format="zarr", folder=partial / "recording.zarr", verbose=False, progress_bar=False)
+        else:
+            recording.save(folder=partial / "recording", verbose=False, progress_bar=False)
+        to_sorting(trial).save(folder=partial / "sorting")
+        np.savez(partial / TRUTH_FILE, **_truth(trial))  # pyright: ignore[reportArgumentType]
+        if most_waveforms:
+            np.savez(partial / WAVEFORMS_FILE, **labelled_waveforms(trial, most_per_unit=most_waveforms))  # pyright: ignore[reportArgumentType]
+        description = {**description, "version": __version__, "cells": [str(name) for name in trial.unit_names]}
+        (partial / TRIAL_FILE).write_text(yaml.safe_dump(description, sort_keys=False), encoding="utf-8")
+        try:
+            partial.rename(folder)
+        except OSError as error:
+            if folder.exists():
+                raise FileExistsError(f"{folder} was made by another process meanwhile.") from error
+            raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def _truth(trial: Trial) -> dict[str, np.ndarray]:
+    known = {
+        "spike_samples": trial.spike_samples,
+        "spike_labels": trial.spike_labels,
+        "overlapping": trial.overlapping(),
+        "templates": trial.templates,
+        "template_peak": trial.template_peak,
+        "unit_positions": trial.unit_positions,
+        "unit_rotations": trial.unit_rotations,
+        "contact_positions": trial.contact_positions,
+        "channel_gains": trial.channel_gains,
+        "drift_um": trial.drift_um,
+    }
+    return {name: value for name, value in known.items() if value is not None}
+
+
 def save_trial(
     folder: str | Path,
     neurons: Sequence[NeuronCurrents] | None = None,
     *,
     config: TrialConfig | None = None,
     seed: int = 0,
+    format: str = "binary",
+    most_waveforms: int = 0,
 ) -> Path:
-    """Compose a trial and write it as SpikeInterface folders ``recording`` and ``sorting``.
+    """Compose a trial and write it.
 
     Parameters
     ----------
@@ -115,33 +243,22 @@ def save_trial(
         To be made; it appears whole or not at all.
     neurons, config, seed
         See `make_trial`.
+    format, most_waveforms
+        See `write_trial`.
 
     Returns
     -------
     Path
-        The folder; ``trial.json`` in it says how the trial was made.
+        The folder; ``trial.yaml`` in it says how the trial was made.
 
     Raises
     ------
     FileExistsError
         The folder is there already.
     """
-    folder = Path(folder)
-    if folder.exists():
-        raise FileExistsError(f"{folder} exists already: choose another folder or remove it.")
     config = config or TrialConfig()
-    recording, sorting = make_trial(neurons, config=config, seed=seed)
-    partial = folder.with_name(folder.name + ".partial")
-    if partial.exists():
-        shutil.rmtree(partial)
-    partial.mkdir(parents=True)
-    recording.save(folder=partial / "recording", verbose=False, progress_bar=False)
-    sorting.save(folder=partial / "sorting")
-    description = {
-        "seed": seed,
-        "config": asdict(config),
-        "cells": [str(cell) for cell in (sorting.get_property("cell") if config.num_units else [])],
-    }
-    (partial / "trial.json").write_text(json.dumps(description, indent=2), encoding="utf8")
-    partial.rename(folder)
-    return folder
+    if Path(folder).exists():
+        raise FileExistsError(f"{folder} exists already: choose another folder or remove it.")
+    trial = compose_trial(neurons or bundled_bank(), config=config, seed=seed)
+    description = {"seed": seed, "config": config.to_dict()}
+    return write_trial(folder, trial, description=description, format=format, most_waveforms=most_waveforms)

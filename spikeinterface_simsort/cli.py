@@ -11,8 +11,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from spikeinterface_simsort._version import __version__
+from spikeinterface_simsort.cli_bank import add_bank_parser
 from spikeinterface_simsort.cli_common import CommandError, add_logging_options
 from spikeinterface_simsort.cli_demo import add_demo_parser
+from spikeinterface_simsort.cli_fetch import add_fetch_parser
 from spikeinterface_simsort.cli_simulate import add_simulate_parser
 from spikeinterface_simsort.cli_sort import add_sort_parser
 from spikeinterface_simsort.cli_weights import add_weights_parser
@@ -41,6 +43,8 @@ first commands:
       sort each tetrode of an acquisition system's session
   simsort simulate --num-trials 10 --output trials
       make recordings whose spikes are known
+  simsort bank cells --output neuron_bank
+      simulate detailed cell models, which recordings can then be made of
   simsort weights show
       say which networks sort, and what they were trained on
 
@@ -102,6 +106,8 @@ def make_parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
     add_sort_parser(subparsers)
     add_demo_parser(subparsers)
+    add_fetch_parser(subparsers)
+    add_bank_parser(subparsers)
     add_simulate_parser(subparsers)
     add_weights_parser(subparsers)
     return parser

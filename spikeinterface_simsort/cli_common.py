@@ -1,13 +1,20 @@
-"""What the commands share: their error, their options for the log, folders that appear whole, and tables."""
+"""What the commands share: their error, types of options, folders that appear whole, tables and progress bars."""
 
 from __future__ import annotations
 
 import argparse
+import logging
+import math
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from spikeinterface_simsort.folders import replacing
 
@@ -124,3 +131,81 @@ def _cell(value: Any) -> str:
     if value is None:
         return "-"
     return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def positive_int(text: str) -> int:
+    """Type of an option: a whole number of 1 or more."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, not {text}")
+    return value
+
+
+def positive_float(text: str) -> float:
+    """Type of an option: a finite number larger than 0."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be larger than 0, not {text}")
+    return value
+
+
+def natural_float(text: str) -> float:
+    """Type of an option: a finite number of 0 or more."""
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be 0 or more, not {text}")
+    return value
+
+
+def natural_int(text: str) -> int:
+    """Type of an option: a whole number of 0 or more."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be 0 or more, not {text}")
+    return value
+
+
+def require_simulation(*more: str) -> None:
+    """Refuse to go on without the packages of the extra ``simulation``.
+
+    Parameters
+    ----------
+    *more : str
+        Packages that are needed besides what every simulation needs.
+
+    Raises
+    ------
+    CommandError
+        One is missing.
+    """
+    missing = [name for name in ("lfpykit", *more) if not _is_installed(name)]
+    if missing:
+        raise CommandError(f"{missing[0]} is not installed: pip install 'spikeinterface-simsort[simulation]'")
+
+
+def _is_installed(name: str) -> bool:
+    # What was imported, or put in its place by None, needs no search.
+    return sys.modules[name] is not None if name in sys.modules else find_spec(name) is not None
+
+
+@contextmanager
+def progress_bar(*, total: int | None, unit: str, shown: bool) -> Iterator[tqdm[NoReturn]]:
+    """Show how far a command is, on stderr, with the log above.
+
+    Parameters
+    ----------
+    total : int or None
+        Number of steps, where it is known.
+    unit : str
+        What a step is.
+    shown : bool
+        Whether to show anything.
+
+    Yields
+    ------
+    tqdm.tqdm
+        To be told of each step by ``update()``.
+    """
+    with logging_redirect_tqdm([logging.getLogger("spikeinterface_simsort")]):
+        with tqdm(total=total, unit=unit, disable=not shown) as bar:
+            yield bar

@@ -10,9 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spikeinterface_simsort.cli_common import add_logging_options, check_output, format_table, staged_folder
+from spikeinterface_simsort.cli_common import (
+    add_logging_options,
+    check_output,
+    format_table,
+    positive_float,
+    positive_int,
+    require_simulation,
+    staged_folder,
+)
 from spikeinterface_simsort.cli_parameters import add_parameter_options, parse_parameters
-from spikeinterface_simsort.cli_simulate import positive_float, positive_int, require_simulation
 from spikeinterface_simsort.cli_sort import SORTED_CONTENTS, sort_into, summarise, write_report
 from spikeinterface_simsort.weights import resolve_weights
 
@@ -74,7 +81,7 @@ def _demo(args: argparse.Namespace) -> int:
     require_simulation("pandas")
     from spikeinterface.core import load
 
-    from spikeinterface_simsort.simulation.composition import TrialConfig
+    from spikeinterface_simsort.simulation.trial_config import TrialConfig
     from spikeinterface_simsort.simulation.trials import save_trial
 
     config = TrialConfig(duration_s=args.duration, num_units=args.num_units)

@@ -9,7 +9,7 @@ import spikeinterface.sorters as ss
 from spikeinterface.core import BaseRecording, BaseSorting
 
 import spikeinterface_simsort  # noqa: F401  registers the sorter
-from spikeinterface_simsort.simulation.composition import TrialConfig
+from spikeinterface_simsort.simulation.trial_config import TrialConfig
 from spikeinterface_simsort.simulation.trials import save_trial
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import spikeinterface.core as si
 import spikeinterface.sorters as ss
+import yaml
 from probeinterface import ProbeGroup, generate_tetrode, write_prb, write_probeinterface
 from spikeinterface.core import BaseRecording, NumpySorting, generate_ground_truth_recording
 
@@ -23,13 +24,13 @@ from spikeinterface_simsort import cli_demo, cli_recording, cli_simulate, cli_so
 from spikeinterface_simsort.cli import main
 from spikeinterface_simsort.cli_common import CommandError, format_table, staged_folder
 from spikeinterface_simsort.cli_parameters import parse_settings
-from spikeinterface_simsort.cli_simulate import trial_seed
 from spikeinterface_simsort.cli_sort import read_trace
 from spikeinterface_simsort.params import ParameterError, SimSortParams
 from spikeinterface_simsort.preprocessing import RecordingError
 from spikeinterface_simsort.simulation import trials
 from spikeinterface_simsort.simulation.bank import NeuronCurrents, save_bank
-from spikeinterface_simsort.simulation.composition import TrialConfig
+from spikeinterface_simsort.simulation.datasets import trial_seed
+from spikeinterface_simsort.simulation.trial_config import TrialConfig
 
 RATE = 10000.0
 HEADER = ["unit_id", "group", "main_channel", "num_spikes", "rate_hz", "snr", "probability", "violations"]
@@ -111,7 +112,7 @@ def read_tree(folder: Path) -> dict[str, bytes]:
         ([], ["run_sorter", "simsort demo --output", "simsort sort ", "simulate", "weights", "Exit codes"]),
         (["sort"], ["units.csv", "simsort sort session.raw", "--probe", "--group-size", "--list-params"]),
         (["demo"], ["accuracy.csv", "simsort demo --output demo", "--duration"]),
-        (["simulate"], ["trial.json", "simsort simulate --num-trials 10", "--drift-um"]),
+        (["simulate"], ["trial.yaml", "simsort simulate --num-trials 10", "--drift-um", "--recipe", "--scheduler"]),
         (["weights"], ["pull", "push", "show"]),
         (["weights", "pull"], ["hf://owner/name"]),
     ],
@@ -191,7 +192,8 @@ def test_simulate_knows_the_fields_of_a_trial() -> None:
     known = {field.name: field.default for field in fields(TrialConfig)}
     for flag, name, _, text in cli_simulate._CONFIG_OPTIONS:
         # The default that the help tells.
-        assert text.endswith(f"({known[name]:g})"), flag
+        default = known[name] if isinstance(known[name], str) else f"{known[name]:g}"
+        assert text.endswith(f"({default})"), flag
 
 
 # What it refuses before anything is read
@@ -581,30 +583,33 @@ def bank(neurons: list[NeuronCurrents], tmp_path_factory: pytest.TempPathFactory
 
 def test_simulate(bank: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = "--duration 1.5 --num-units 2 --num-far 1 --sampling-frequency 12000 --seed 4"
-    arguments = ["simulate", "--output", str(tmp_path), "--bank", str(bank), *options.split()]
+    output = tmp_path / "trials"
+    arguments = ["simulate", "--output", str(output), "--bank", str(bank), *options.split()]
     assert main([*arguments, "--num-trials", "2"]) == 0
     captured = capsys.readouterr()
-    assert captured.out.splitlines() == [str(tmp_path / "trial_0000"), str(tmp_path / "trial_0001")]
+    assert captured.out.splitlines() == [str(output / "trial_0000"), str(output / "trial_0001")]
     assert "1 of 2." in captured.err and "2 of 2." in captured.err
-    recording, truth = (si.load(tmp_path / "trial_0001" / name) for name in ("recording", "sorting"))
+    recording, truth = (si.load(output / "trial_0001" / name) for name in ("recording", "sorting"))
     assert (recording.get_num_channels(), recording.sampling_frequency) == (4, 12000.0)
     assert recording.get_total_duration() == pytest.approx(1.5)
     assert truth.get_num_units() == 2
-    assert json.loads((tmp_path / "trial_0001" / "trial.json").read_text())["seed"] == trial_seed(4, 1)
+    assert yaml.safe_load((output / "trial_0001" / "trial.yaml").read_text())["seed"] == trial_seed(4, 1)
 
-    # An interrupted run goes on: trials that are there are kept, and the unfinished one is made anew.
-    kept = read_tree(tmp_path)
-    (tmp_path / "trial_0002.partial").mkdir()
+    # An interrupted run goes on: trials that are there are kept, and what is unfinished is swept away.
+    kept = read_tree(output)
+    (output / "trial_0002.partial-0123").mkdir()
     assert main([*arguments, "--num-trials", "3"]) == 0
-    assert "is there already" in capsys.readouterr().err
-    made = read_tree(tmp_path)
-    assert kept == {name: made[name] for name in kept} and len(made) > len(kept)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["trial_0000", "trial_0001", "trial_0002"]
+    capsys.readouterr()
+    made = read_tree(output)
+    assert len(made) > len(kept)
+    assert {name for name in kept if made[name] != kept[name]} == {"manifest.csv"}
+    trials = ["trial_0000", "trial_0001", "trial_0002"]
+    assert sorted(path.name for path in output.iterdir()) == ["dataset.yaml", "manifest.csv", *trials]
 
     # Trials of another kind would pass for some of this run.
     assert main([*arguments, "--num-trials", "4", "--noise-uv", "9"]) == 1
-    assert "trial_0000 was made with other settings" in error_line(capsys)
-    assert not (tmp_path / "trial_0003").exists()
+    assert "made with other settings (recipe)" in error_line(capsys)
+    assert not (output / "trial_0003").exists()
 
 
 def test_seeds_share_no_trial() -> None:
@@ -618,10 +623,13 @@ def test_simulate_refuses(tmp_path: Path, bank: Path, capsys: pytest.CaptureFixt
         (["--output", str(tmp_path / "file")], "is a file"),
         (["--output", str(tmp_path / "out"), "--bank", str(tmp_path / "nowhere")], "There is no neuron bank at"),
         (
-            ["--output", str(tmp_path / "out"), "--bank", str(bank), "--min-amplitude-uv", "400", "--duration", "1"]
-            + ["--max-amplitude-uv", "1"],
+            ["--output", str(tmp_path / "out"), "--bank", str(bank), "--min-amplitude-uv", "1e6", "--duration", "1"]
+            + ["--max-amplitude-uv", "2e6"],
             "No neuron of the bank gives an amplitude",
         ),
+        (["--output", str(tmp_path / "out"), "--min-amplitude-uv", "9", "--max-amplitude-uv", "1"], "max_amplitude_uv"),
+        (["--output", str(tmp_path / "out"), "--recipe", "nothing"], "There is no recipe nothing"),
+        (["--output", str(tmp_path / "out"), "--layout", "round"], "layout must be one of"),
     ):
         assert main(["simulate", *arguments]) == 1
         assert message in error_line(capsys)

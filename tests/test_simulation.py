@@ -1,33 +1,24 @@
 """The simulation, from a bank of neurons to a trial on disk."""
 
-import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import spikeinterface.core as si
+import yaml
 from scipy import signal
 
+from spikeinterface_simsort import __version__
 from spikeinterface_simsort.simulation.bank import NeuronCurrents, load_bank, save_bank
-from spikeinterface_simsort.simulation.composition import (
-    NUM_PHASES,
-    Trial,
-    TrialConfig,
-    add_spikes,
-    choose_variants,
-    compose_trial,
-    phase_basis,
-    place_neuron,
-)
-from spikeinterface_simsort.simulation.extracellular import (
-    CONDUCTIVITY,
-    lead_field,
-    random_rotation,
-    tetrode_positions,
-)
+from spikeinterface_simsort.simulation.composition import Trial, compose_trial
+from spikeinterface_simsort.simulation.electrodes import make_contacts
+from spikeinterface_simsort.simulation.extracellular import CONDUCTIVITY, contact_field, lead_field, random_rotation
 from spikeinterface_simsort.simulation.noise import coloured_noise
+from spikeinterface_simsort.simulation.placement import place_neuron
+from spikeinterface_simsort.simulation.spike_synthesis import NUM_PHASES, add_spikes, choose_variants, phase_basis
 from spikeinterface_simsort.simulation.spiketrains import enforce_refractory, spike_train
+from spikeinterface_simsort.simulation.trial_config import TrialConfig
 from spikeinterface_simsort.simulation.trials import bundled_bank, make_trial, save_trial, to_recording, to_sorting
 
 RATE = 30000.0
@@ -120,7 +111,7 @@ def test_currents_are_conserved(bank: list[NeuronCurrents]) -> None:
 def test_far_contact_sees_point_sources(bank: list[NeuronCurrents]) -> None:
     soma = np.array([3000.0, -4000.0, 2000.0])
     neuron = bank[-1]
-    contacts = tetrode_positions()
+    contacts = make_contacts().positions
     middle = soma + (neuron.seg_start + neuron.seg_end) / 2
     distance_um = np.linalg.norm(contacts[:, None] - middle[None], axis=2)
     # 1 nA at 1 um in a medium of 1 S/m gives 1 mV / (4 pi).
@@ -143,7 +134,7 @@ def test_line_source_closed_form(bank: list[NeuronCurrents]) -> None:
 
 
 def test_conductivity_divides(bank: list[NeuronCurrents]) -> None:
-    soma, contacts = np.array([30.0, 20.0, 10.0]), tetrode_positions()
+    soma, contacts = np.array([30.0, 20.0, 10.0]), make_contacts().positions
     field = lead_field(bank[0], soma_position=soma, contact_positions=contacts, conductivity=0.3)
     doubled = lead_field(bank[0], soma_position=soma, contact_positions=contacts, conductivity=0.6)
     np.testing.assert_allclose(field, 2 * doubled, rtol=1e-5)
@@ -151,7 +142,7 @@ def test_conductivity_divides(bank: list[NeuronCurrents]) -> None:
 
 def test_rotating_neuron_and_contacts_changes_nothing(bank: list[NeuronCurrents]) -> None:
     rotation = random_rotation(np.random.default_rng(1))
-    soma, contacts = np.array([30.0, 20.0, 40.0]), tetrode_positions()
+    soma, contacts = np.array([30.0, 20.0, 40.0]), make_contacts().positions
     field = lead_field(bank[5], soma_position=soma, contact_positions=contacts)
     turned = lead_field(
         bank[5], soma_position=rotation @ soma, contact_positions=contacts @ rotation.T, rotation=rotation
@@ -163,7 +154,7 @@ def test_rotating_neuron_and_contacts_changes_nothing(bank: list[NeuronCurrents]
 
 @pytest.mark.parametrize("layout", ["square", "diamond"])
 def test_tetrode_layout(layout: str) -> None:
-    positions = tetrode_positions(spacing_um=25.0, layout=layout)
+    positions = make_contacts(spacing_um=25.0, layout=layout).positions
     assert positions.shape == (4, 3)
     np.testing.assert_allclose(positions.mean(axis=0), 0.0, atol=1e-12)
     np.testing.assert_array_equal(positions[:, 2], 0.0)
@@ -173,8 +164,8 @@ def test_tetrode_layout(layout: str) -> None:
 
 
 def test_tetrode_layout_unknown() -> None:
-    with pytest.raises(ValueError, match="'square' or 'diamond', not 'round'"):
-        tetrode_positions(layout="round")
+    with pytest.raises(ValueError, match="not 'round'"):
+        make_contacts(layout="round")
 
 
 def test_random_rotation() -> None:
@@ -259,7 +250,7 @@ def test_enforce_refractory() -> None:
 def test_noise_level(exponent: float, rate: float) -> None:
     noise = coloured_noise(
         num_samples=int(20 * rate) + 1,
-        contact_positions=tetrode_positions(),
+        contact_positions=make_contacts().positions,
         sampling_frequency=rate,
         rng=np.random.default_rng(0),
         level_uv=7.0,
@@ -345,7 +336,7 @@ def test_trial_is_consistent(small_trial: Trial) -> None:
     assert trial.templates.shape[::2] == (3, 4)
     for template, peak in zip(trial.templates, trial.template_peak, strict=True):
         assert np.abs(template).max(axis=1).argmax() == peak
-    np.testing.assert_array_equal(trial.contact_positions, tetrode_positions())
+    np.testing.assert_array_equal(trial.contact_positions, make_contacts().positions)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -411,12 +402,12 @@ def test_no_drift_no_change(bank: list[NeuronCurrents]) -> None:
         bank[0],
         soma_position=np.array([20.0, 20.0, 20.0]),
         rotation=np.eye(3),
-        contact_positions=tetrode_positions(),
+        contacts=make_contacts(),
         displacements=np.array([[-10.0, 0, 0], [0, 0, 0], [10, 0, 0]]),
     )
-    field = lead_field(bank[0], soma_position=np.array([30.0, 20.0, 20.0]), contact_positions=tetrode_positions())
+    field = contact_field(bank[0], soma_position=np.array([30.0, 20.0, 20.0]), contacts=make_contacts())
     np.testing.assert_allclose(placed.coef[2], field @ bank[0].spike_currents, rtol=1e-3, atol=1e-2)
-    rest = lead_field(bank[0], soma_position=np.array([20.0, 20.0, 20.0]), contact_positions=tetrode_positions())
+    rest = contact_field(bank[0], soma_position=np.array([20.0, 20.0, 20.0]), contacts=make_contacts())
     np.testing.assert_allclose(placed.template(), rest @ bank[0].mean_currents, rtol=1e-3, atol=1e-2)
 
 
@@ -441,7 +432,7 @@ def test_spike_between_samples(bank: list[NeuronCurrents]) -> None:
         neuron,
         soma_position=np.array([25.0, 0.0, 10.0]),
         rotation=np.eye(3),
-        contact_positions=tetrode_positions(),
+        contacts=make_contacts(),
         displacements=np.zeros((1, 3)),
     )
 
@@ -472,7 +463,7 @@ def test_spikes_at_the_edges_are_cut(bank: list[NeuronCurrents], sample: float) 
         bank[0],
         soma_position=np.array([25.0, 0.0, 10.0]),
         rotation=np.eye(3),
-        contact_positions=tetrode_positions(),
+        contacts=make_contacts(),
         displacements=np.zeros((1, 3)),
     )
 
@@ -548,23 +539,26 @@ def test_make_trial_defaults_to_bundled_bank(small_trial: Trial) -> None:
 
 def test_save_trial(bank: list[NeuronCurrents], tmp_path: Path, small_trial: Trial) -> None:
     folder = tmp_path / "deep" / "trial"
-    left_over = tmp_path / "deep" / "trial.partial"
-    left_over.mkdir(parents=True)
-    (left_over / "rubbish").write_text("of a run that was stopped")
     config = TrialConfig(duration_s=3.0, num_units=3, num_far=2)
     assert save_trial(folder, bank, config=config, seed=5) == folder
     assert [path.name for path in folder.parent.iterdir()] == ["trial"]
-    assert {path.name for path in folder.iterdir()} == {"recording", "sorting", "trial.json"}
+    assert {path.name for path in folder.iterdir()} == {"recording", "sorting", "trial.yaml", "truth.npz"}
 
     np.testing.assert_array_equal(si.load(folder / "recording").get_traces(), small_trial.traces)
     saved = si.load(folder / "sorting")
     np.testing.assert_array_equal(saved.to_spike_vector()["sample_index"], np.sort(np.round(small_trial.spike_samples)))
-    description = json.loads((folder / "trial.json").read_text(encoding="utf8"))
+    description = yaml.safe_load((folder / "trial.yaml").read_text(encoding="utf8"))
     assert description == {
         "seed": 5,
-        "config": json.loads(json.dumps(asdict(config))),
+        "config": config.to_dict(),
+        "version": __version__,
         "cells": small_trial.unit_names,
     }
+    assert TrialConfig.from_dict(description["config"]) == config
+    with np.load(folder / "truth.npz") as truth:
+        np.testing.assert_array_equal(truth["spike_samples"], small_trial.spike_samples)
+        np.testing.assert_array_equal(truth["templates"], small_trial.templates)
+        np.testing.assert_array_equal(truth["overlapping"], small_trial.overlapping())
 
 
 def test_save_trial_leaves_what_is_there(bank: list[NeuronCurrents], tmp_path: Path) -> None:
@@ -585,5 +579,5 @@ def test_failed_trial_leaves_no_folder(bank: list[NeuronCurrents], tmp_path: Pat
 
 def test_save_trial_without_units(bank: list[NeuronCurrents], tmp_path: Path) -> None:
     folder = save_trial(tmp_path / "trial", bank, config=TrialConfig(duration_s=0.5, num_units=0, num_far=1))
-    assert json.loads((folder / "trial.json").read_text(encoding="utf8"))["cells"] == []
+    assert yaml.safe_load((folder / "trial.yaml").read_text(encoding="utf8"))["cells"] == []
     assert len(si.load(folder / "sorting").unit_ids) == 0

@@ -14,7 +14,8 @@ import yaml
 
 from spikeinterface_simsort.models import build_embedder
 from spikeinterface_simsort.simulation.bank import save_bank
-from spikeinterface_simsort.simulation.composition import TrialConfig, compose_trial
+from spikeinterface_simsort.simulation.composition import compose_trial
+from spikeinterface_simsort.simulation.trial_config import TrialConfig
 from spikeinterface_simsort.simulation.trials import bundled_bank
 from spikeinterface_simsort.training import __main__ as command
 from spikeinterface_simsort.training import export, run

@@ -12,7 +12,8 @@ from torch.utils.data import Dataset
 
 from spikeinterface_simsort.resampling import NYQUIST_SHARE
 from spikeinterface_simsort.simulation.bank import NeuronCurrents
-from spikeinterface_simsort.simulation.composition import Trial, TrialConfig, compose_trial
+from spikeinterface_simsort.simulation.composition import Trial, compose_trial
+from spikeinterface_simsort.simulation.trial_config import TrialConfig
 from spikeinterface_simsort.waveforms import align_peaks, extract_waveforms
 
 # A unit under the lower bound is noise to the detector, one above the upper is a spike to be found;
