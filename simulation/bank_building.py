@@ -14,6 +14,7 @@ from hashlib import sha256
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -26,7 +27,8 @@ from spikeinterface_simsort.simulation.spike_currents import bank_entry, choose_
 
 logger = logging.getLogger(__name__)
 
-SETTINGS_FILE, FAILURES_FILE, REPORT_FILE = "bank.json", "failures.csv", "report.csv"
+SETTINGS_FILE, FAILURES_FILE = "bank.json", "failures.csv"
+REPORT_FILE, TYPES_FILE = "report.csv", "me_types.csv"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +116,6 @@ def simulate_cell(model: CellModel, *, path: Path, config: BankConfig) -> None:
         explained_variance=explained,
         simulated_ms=duration_ms,
         cpu_s=time.process_time() - began,
-        num_found=len(windows),
     )
 
 
@@ -135,8 +136,8 @@ def build_bank(
     cells : str or Path
         See `cells.iterate_cells`.
     folder : str or Path
-        Of the bank: ``<cell>.npz``, ``bank.json`` (how it was made), ``report.csv`` (a line a neuron) and
-        ``failures.csv``.
+        Of the bank: ``<cell>.npz``, ``bank.json`` (how it was made), ``report.csv`` (a line a neuron), ``me_types.csv``
+        (a line a type) and ``failures.csv``.
     config : BankConfig, optional
         How.
     wanted : callable
@@ -278,7 +279,7 @@ def _write_failures(path: Path, outcomes: list[CellOutcome]) -> None:
 
 
 def write_report(folder: Path) -> Path:
-    """Write a line for each neuron of a bank: spikes, explained variance, rheobase, size, time.
+    """Write what is in a bank: a line for each neuron, and a line for each ME-type.
 
     Parameters
     ----------
@@ -288,19 +289,58 @@ def write_report(folder: Path) -> Path:
     Returns
     -------
     Path
-        ``report.csv`` in it.
+        ``report.csv`` in it (spikes, intervals, explained variance, rheobase, time); ``me_types.csv`` lies beside it.
     """
-    path = folder / REPORT_FILE
-    names = ("explained_variance", "simulated_ms", "cpu_s", "num_found", "rheobase")
-    with path.open("w", newline="", encoding="utf-8") as file:
+    rows = [_neuron_row(entry) for entry in sorted(folder.glob("*.npz"))]
+    columns = list(rows[0]) if rows else ["cell"]
+    with (folder / REPORT_FILE).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows({key: _short(value) for key, value in row.items()} for row in rows)
+    _write_types(folder, rows)
+    return folder / REPORT_FILE
+
+
+def _neuron_row(entry: Path) -> dict[str, Any]:
+    with np.load(entry) as neuron:
+        num_spikes, num_segments, num_components = neuron["coef"].shape
+        return {
+            "cell": entry.stem,
+            "me_type": me_type(entry.stem),
+            "num_spikes": num_spikes,
+            "num_segments": num_segments,
+            "num_components": num_components,
+            "shortest_isi_ms": float(neuron["isi"].min()),
+            "median_isi_ms": float(np.median(neuron["isi"])),
+            **{key: float(neuron[key]) for key in ("explained_variance", "rheobase", "simulated_ms", "cpu_s")},
+        }
+
+
+def _write_types(folder: Path, rows: list[dict[str, Any]]) -> None:
+    failed: dict[str, int] = {}
+    if (folder / FAILURES_FILE).exists():
+        with (folder / FAILURES_FILE).open(newline="", encoding="utf-8") as file:
+            for line in csv.DictReader(file):
+                failed[line["me_type"]] = failed.get(line["me_type"], 0) + 1
+    with (folder / TYPES_FILE).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        header = ["cell", "me_type", "num_spikes", "num_segments", "num_components", "shortest_isi_ms", "median_isi_ms"]
-        writer.writerow([*header, *names])
-        for entry in sorted(folder.glob("*.npz")):
-            with np.load(entry) as neuron:
-                num_spikes, num_segments, num_components = neuron["coef"].shape
-                isi = neuron["isi"]
-                row = [entry.stem, me_type(entry.stem), num_spikes, num_segments, num_components]
-                row += [f"{isi.min():.2f}", f"{np.median(isi):.1f}"]
-                writer.writerow(row + [f"{float(neuron[name]):.5g}" for name in names])
-    return path
+        writer.writerow(
+            ["me_type", "neurons", "failed", "fewest_spikes", "median_spikes", "lowest_explained_variance"]
+            + ["median_explained_variance", "median_rheobase_na", "simulated_s", "cpu_s"]
+        )
+        for name in sorted({row["me_type"] for row in rows} | set(failed)):
+            of_type = [row for row in rows if row["me_type"] == name]
+            if not of_type:
+                writer.writerow([name, 0, failed[name]] + [""] * 7)
+                continue
+            spikes, explained, rheobase, simulated_ms, cpu_s = (
+                np.array([row[key] for row in of_type])
+                for key in ("num_spikes", "explained_variance", "rheobase", "simulated_ms", "cpu_s")
+            )
+            values = [spikes.min(), np.median(spikes), explained.min(), np.median(explained), np.median(rheobase)]
+            values += [simulated_ms.sum() / 1000.0, cpu_s.sum()]
+            writer.writerow([name, len(of_type), failed.get(name, 0), *(_short(float(value)) for value in values)])
+
+
+def _short(value: Any) -> Any:
+    return f"{value:.5g}" if isinstance(value, float) else value

@@ -130,7 +130,7 @@ def make_dataset(
     missing = []
     for index, trial in enumerate(folders):
         if trial.exists():
-            _check_trial(trial, config=dataset.trial_config(index), seed=trial_seed(dataset.seed, index))
+            check_trial(trial, config=dataset.trial_config(index), seed=trial_seed(dataset.seed, index))
             progress(trial)
         else:
             missing.append(index)
@@ -286,8 +286,23 @@ def _check_settings(folder: Path, dataset: Dataset, *, fingerprint: str) -> None
     partial.replace(path)
 
 
-def _check_trial(folder: Path, *, config: TrialConfig, seed: int) -> None:
-    """Refuse to keep what is not this trial, as it would pass for it."""
+def check_trial(folder: Path, *, config: TrialConfig, seed: int) -> None:
+    """Refuse to keep what is not this trial, as it would pass for it.
+
+    Parameters
+    ----------
+    folder : Path
+        Of a trial.
+    config : TrialConfig
+        What it should look like.
+    seed : int
+        Of the trial.
+
+    Raises
+    ------
+    ValueError
+        It was made otherwise, or is no trial.
+    """
     try:
         made = yaml.safe_load((folder / TRIAL_FILE).read_text(encoding="utf-8"))
         same = made["seed"] == seed and made["config"] == config.to_dict()

@@ -6,11 +6,12 @@ waveforms that depend on more than the interval before) is all there.
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 from scipy.signal import resample_poly
@@ -33,8 +34,7 @@ from spikeinterface_simsort.simulation.mechanisms import compile_mechanisms
 from spikeinterface_simsort.simulation.placement import PlacedNeuron, draw_unit
 from spikeinterface_simsort.simulation.spike_currents import DT, bank_entry, choose_windows, spike_samples
 from spikeinterface_simsort.simulation.trial_config import TrialConfig
-
-logger = logging.getLogger(__name__)
+from spikeinterface_simsort.simulation.trials import write_trial
 
 
 @dataclass(frozen=True)
@@ -157,8 +157,8 @@ def faithful_trial(
     ValueError
         The configuration asks for what this mode does not have, or a cell cannot be simulated.
     """
-    if config.num_far or config.drift_um:
-        raise ValueError("A faithful trial has no far neurons and no drift: set num_far and drift_um to 0.")
+    if config.num_far or config.drift_um or config.spike_speed != (1.0, 1.0):
+        raise ValueError("A faithful trial has no far neurons, no drift and no other spike_speed than [1, 1].")
     if not config.num_units:
         raise ValueError("A faithful trial needs num_units of 1 or more.")
     compile_mechanisms()
@@ -201,6 +201,46 @@ def faithful_trial(
     return trial, units
 
 
+def save_faithful_trial(
+    folder: str | Path,
+    models: Sequence[CellModel],
+    *,
+    config: TrialConfig,
+    seed: int,
+    num_processes: int = 1,
+    format: str = "binary",
+    most_waveforms: int = 0,
+) -> Path:
+    """Simulate a trial and write it.
+
+    Parameters
+    ----------
+    folder : str or Path
+        To be made; it appears whole or not at all.
+    models, config, seed, num_processes
+        See `faithful_trial`.
+    format, most_waveforms
+        See `trials.write_trial`.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    FileExistsError
+        The folder is there already.
+    """
+    if Path(folder).exists():
+        raise FileExistsError(f"{folder} exists already: choose another folder or remove it.")
+    trial, _ = faithful_trial(models, config=config, seed=seed, num_processes=num_processes)
+    description = {"seed": seed, "faithful": True, "config": config.to_dict()}
+    return write_trial(folder, trial, description=description, format=format, most_waveforms=most_waveforms)
+
+
 def _simulate(model: CellModel, config: TrialConfig, contacts: Contacts, seed: np.random.SeedSequence) -> FaithfulUnit:
+    # NEURON says on import otherwise that there is no screen.
+    os.environ.setdefault("NEURON_MODULE_OPTIONS", "-nogui")
     with threadpool_limits(1):
         return simulate_unit(model, config=config, contacts=contacts, seed=seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,6 +12,8 @@ from spikeinterface_simsort.simulation.electrodes import Contacts
 from spikeinterface_simsort.simulation.extracellular import contact_field, random_rotation
 from spikeinterface_simsort.simulation.trial_config import TrialConfig
 
+# Speeds are rounded to whole numbers of these steps, so that what depends on them can be kept.
+SPEED_STEP = 1.05
 # In between, potentials are near enough to linear.
 DRIFT_STEP_UM = 5.0
 MAX_DRAWS = 4000
@@ -97,6 +99,28 @@ def drift_displacements(*, drift_um: float, direction: np.ndarray) -> np.ndarray
     return np.linspace(-drift_um, drift_um, num)[:, None] * direction
 
 
+def speed_up(placed: PlacedNeuron, *, limits: tuple[float, float], rng: np.random.Generator) -> PlacedNeuron:
+    """Let a neuron's spikes run faster.
+
+    Parameters
+    ----------
+    placed : PlacedNeuron
+        The neuron.
+    limits : tuple of float
+        Lowest and highest factor; it is drawn log-uniformly.
+    rng : np.random.Generator
+        Source of randomness.
+
+    Returns
+    -------
+    PlacedNeuron
+        With the same amplitudes.
+    """
+    low, high = np.log(limits) / np.log(SPEED_STEP)
+    speed = float(SPEED_STEP ** np.round(rng.uniform(low, high)))
+    return placed if speed == 1.0 else replace(placed, neuron=replace(placed.neuron, dt=placed.neuron.dt / speed))
+
+
 def draw_unit(
     neurons: Sequence[NeuronCurrents],
     *,
@@ -152,7 +176,7 @@ def draw_unit(
             neuron, soma_position=position, rotation=rotation, contacts=contacts, displacements=displacements
         )
         if config.min_amplitude_uv <= np.abs(placed.template()[seen]).max() <= config.max_amplitude_uv:
-            return placed
+            return speed_up(placed, limits=config.spike_speed, rng=rng)
     raise ValueError(
         f"No neuron of the bank gives an amplitude between {config.min_amplitude_uv} and {config.max_amplitude_uv} uV "
         f"within a cube of {config.cube_um} um: widen the limits or make the cube smaller."
@@ -193,4 +217,5 @@ def draw_far(
     rotation = random_rotation(rng)
     field = contact_field(neuron, soma_position=position, rotation=rotation, contacts=contacts, num_surface_points=1)
     coef = (field @ neuron.spike_currents.mean(axis=0))[None, None]
-    return PlacedNeuron(neuron=neuron, soma_position=position, rotation=rotation, coef=coef)
+    placed = PlacedNeuron(neuron=neuron, soma_position=position, rotation=rotation, coef=coef)
+    return speed_up(placed, limits=config.spike_speed, rng=rng)

@@ -14,12 +14,12 @@ NUM_PHASES = 10
 
 
 @lru_cache(maxsize=32)
-def _interpolation_matrix(num_basis: int, dt: float, peak_index: int, sampling_frequency: float) -> np.ndarray:
-    """Band-limited interpolation from the bank's time step to each sub-sample phase of the recording.
+def _interpolation(num_basis: int, dt: float, peak_index: int, sampling_frequency: float) -> np.ndarray:
+    """Band-limited interpolation from the spectrum of a basis to each sub-sample phase of the recording.
 
-    Returns [num_basis, num_phases * num_waveform_samples] and is exact for what lies below both Nyquist rates.
-    The sample `num_before` of a phase-0 waveform is the bank's `peak_index`, with
-    ``num_before = floor(peak_index * dt * rate)``.
+    Returns float32 [2 * num_frequencies, num_phases * num_waveform_samples], for the real and the imaginary part of
+    the spectrum of a basis padded to twice its length; exact for what lies below both Nyquist rates. The sample
+    `num_before` of a phase-0 waveform is the bank's `peak_index`, with ``num_before = floor(peak_index * dt * rate)``.
     """
     padded = 2 * num_basis
     rate = sampling_frequency / 1000.0
@@ -31,11 +31,10 @@ def _interpolation_matrix(num_basis: int, dt: float, peak_index: int, sampling_f
     frequencies = np.fft.rfftfreq(padded, dt)
     # A raised cosine edge below the recording's Nyquist frequency stands for its anti-aliasing filter.
     edge = np.clip((frequencies / (rate / 2) - 0.85) / 0.15, 0.0, 1.0)
-    forward = np.exp(-2j * np.pi * np.outer(np.arange(num_basis) * dt, frequencies))
     weight = np.where((frequencies == 0) | (np.arange(frequencies.size) == frequencies.size - 1), 1.0, 2.0)
     weight = weight * 0.5 * (1 + np.cos(np.pi * edge)) / padded
-    backward = np.exp(2j * np.pi * np.outer(frequencies, times.ravel()))
-    return ((forward * weight) @ backward).real.astype("float32")
+    angle = 2 * np.pi * np.outer(frequencies, times.ravel())
+    return np.concatenate([weight[:, None] * np.cos(angle), -weight[:, None] * np.sin(angle)]).astype("float32")
 
 
 def phase_basis(neuron: NeuronCurrents, *, sampling_frequency: float) -> tuple[np.ndarray, int]:
@@ -56,8 +55,10 @@ def phase_basis(neuron: NeuronCurrents, *, sampling_frequency: float) -> tuple[n
         Samples before the somatic voltage peak.
     """
     num_components, num_basis = neuron.basis.shape
-    matrix = _interpolation_matrix(num_basis, neuron.dt, neuron.peak_index, float(sampling_frequency))
-    basis = (neuron.basis.astype("float32") @ matrix).reshape(num_components, NUM_PHASES, -1)
+    matrix = _interpolation(num_basis, neuron.dt, neuron.peak_index, float(sampling_frequency))
+    spectrum = np.fft.rfft(neuron.basis, n=2 * num_basis, axis=1)
+    parts = np.concatenate([spectrum.real, spectrum.imag], axis=1).astype("float32")
+    basis = (parts @ matrix).reshape(num_components, NUM_PHASES, -1)
     return np.ascontiguousarray(basis.swapaxes(0, 1)), int(neuron.peak_index * neuron.dt * sampling_frequency / 1000.0)
 
 

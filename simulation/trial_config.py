@@ -42,6 +42,9 @@ class TrialConfig:
         their natural logarithm.
     burst_fraction : float
         Share of units that burst.
+    spike_speed : tuple of float
+        Each neuron's spikes run faster by a factor drawn log-uniformly from this range: cells of young animals have
+        broader spikes than those that are usually recorded (`benchmarks.spike_shapes`).
     synchrony : float
         Share of each unit's spikes that fall next to a spike of another unit.
     synchrony_window_ms : float
@@ -96,6 +99,7 @@ class TrialConfig:
     far_rate_hz: tuple[float, float] = (0.5, 10.0)
     firing_rate_spread: float = 0.8
     burst_fraction: float = 0.3
+    spike_speed: tuple[float, float] = (1.0, 1.0)
     synchrony: float = 0.0
     synchrony_window_ms: float = 1.0
     noise_uv: float = 5.0
@@ -126,7 +130,7 @@ class TrialConfig:
             _require(math.isfinite(getattr(self, name)) and getattr(self, name) >= 0, self, name, "0 or more")
         for name in _SHARES:
             _require(0 <= getattr(self, name) <= 1, self, name, "between 0 and 1")
-        for name in ("firing_rate_hz", "far_rate_hz", "far_distance_um"):
+        for name in ("firing_rate_hz", "far_rate_hz", "far_distance_um", "spike_speed"):
             low, high = getattr(self, name)
             _require(0 < low <= high < math.inf, self, name, "two numbers, 0 < low <= high")
         _require(self.min_amplitude_uv < self.max_amplitude_uv, self, "max_amplitude_uv", "above min_amplitude_uv")

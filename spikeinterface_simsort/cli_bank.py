@@ -34,6 +34,7 @@ the NMC portal (a folder or zip with template.hoc, or a folder of such). Without
 are simulated. DIR will hold
   CELL.npz      a neuron
   report.csv    a line a neuron: spikes, intervals, explained variance, rheobase, time
+  me_types.csv  a line a morpho-electrical type
   failures.csv  cells that could not be simulated, and why
   bank.json     how it was made
 Neurons that are there already are kept: an interrupted run goes on where it was.

@@ -103,6 +103,11 @@ def add_simulate_parser(subparsers: argparse._SubParsersAction[argparse.Argument
     parser.add_argument(
         "--waveforms", metavar="N", type=natural_int, default=0, help="cut out up to N spikes of each unit, too (0)"
     )
+    parser.add_argument(
+        "--faithful",
+        action="store_true",
+        help="simulate the cells all the way through, 100 times slower: no bank, far neurons or drift",
+    )
     parser.add_argument("--preview", action="store_true", help="draw the first trial: DIR_preview.png")
     parser.add_argument("--jobs", metavar="N", type=positive_int, default=1, help="trials at a time (1)")
     parser.add_argument("--scheduler", metavar="ADDRESS", help="dask scheduler to work on instead: tcp://host:port")
@@ -125,6 +130,8 @@ def _simulate(args: argparse.Namespace) -> int:
     from spikeinterface_simsort.simulation.datasets import Dataset, DatasetError, make_dataset
 
     recipe = _recipe(args)
+    if args.faithful:
+        return _simulate_faithfully(args, output, recipe)
     bank = None if args.bank is None else str(args.bank.expanduser().resolve())
     if args.cells is not None:
         folder = output.with_name(f"{output.name}_bank")
@@ -158,12 +165,45 @@ def _simulate(args: argparse.Namespace) -> int:
     return 0
 
 
+def _simulate_faithfully(args: argparse.Namespace, output: Path, recipe: Recipe) -> int:
+    if args.bank is not None or args.scheduler is not None or args.preview:
+        raise CommandError("--faithful goes with --cells and --jobs, not with --bank, --scheduler or --preview.")
+    require_simulation("neuron")
+    from spikeinterface_simsort.simulation.cells import read_cells
+    from spikeinterface_simsort.simulation.datasets import check_trial, trial_folder, trial_seed
+    from spikeinterface_simsort.simulation.faithful import save_faithful_trial
+    from spikeinterface_simsort.simulation.own_cells import own_cells_folder
+
+    with own_cells_folder() as own:
+        models = read_cells(own if args.cells is None else args.cells.expanduser())
+    folders = [trial_folder(output, index) for index in range(args.num_trials)]
+    for index, folder in enumerate(folders):
+        seed = trial_seed(args.seed, index)
+        config = recipe.draw(seed)
+        if folder.exists():
+            check_trial(folder, config=config, seed=seed)
+        else:
+            save_faithful_trial(
+                folder,
+                models,
+                config=config,
+                seed=seed,
+                num_processes=args.jobs,
+                format=args.format,
+                most_waveforms=args.waveforms,
+            )
+        logger.info("%s is there, %d of %d.", folder, index + 1, len(folders))
+    sys.stdout.write("".join(f"{folder}\n" for folder in folders))
+    return 0
+
+
 def _recipe(args: argparse.Namespace) -> Recipe:
     from spikeinterface_simsort.simulation.recipe import Recipe, load_recipe
 
     given = {} if args.recipe is None else load_recipe(args.recipe).to_dict()
     options = {name: getattr(args, name) for _, name, _, _ in _CONFIG_OPTIONS if getattr(args, name) is not None}
-    return Recipe({**given, **options})
+    without = {"num_far": 0, "drift_um": 0, "spike_speed": [1, 1]} if args.faithful else {}
+    return Recipe({**given, **without, **options})
 
 
 def _preview(dataset: Dataset, *, path: Path) -> None:

@@ -20,17 +20,10 @@ import pytest
 
 from spikeinterface_simsort import cli_fetch
 from spikeinterface_simsort.cli_common import CommandError
-from spikeinterface_simsort.simulation import fetch
+from spikeinterface_simsort.simulation import download as download_module
 from spikeinterface_simsort.simulation.cells import read_cells
-from spikeinterface_simsort.simulation.fetch import (
-    SOURCES,
-    FetchError,
-    Source,
-    download,
-    fetch_hub,
-    fetch_source,
-    unpack_cells,
-)
+from spikeinterface_simsort.simulation.download import FetchError, download
+from spikeinterface_simsort.simulation.fetch import SOURCES, Source, fetch_hub, fetch_source, unpack_cells
 
 MAX_REQUESTS = 20
 CELL = {"secs": {"soma": {"geom": {"L": 20, "diam": 20, "Ra": 100, "cm": 1}, "mechs": {}}}}
@@ -273,7 +266,7 @@ def test_address_of_another_kind(tmp_path: Path) -> None:
 
 
 def test_no_room(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetch.shutil, "disk_usage", lambda path: argparse.Namespace(free=1000))
+    monkeypatch.setattr(download_module.shutil, "disk_usage", lambda path: argparse.Namespace(free=1000))
     with pytest.raises(FetchError, match="make room, or choose another folder"):
         get(server, tmp_path / "file")
 
