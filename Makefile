@@ -6,7 +6,7 @@ TREE := build/tree
 PACKAGE := spikeinterface_simsort
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow figures train clean $(TREE)
+.PHONY: help demo test slow figures physics train clean $(TREE)
 # Two targets must not install into one environment at once.
 .NOTPARALLEL:
 
@@ -28,6 +28,12 @@ slow: $(VENV)/.installed-dev ## Run the slow tests.
 
 figures: $(VENV)/.installed-simulation ## Print accuracy, speed and memory: make figures BANK=folder with layer-6 cells.
 	$(BIN)/python -m benchmarks.figures --bank $(or $(BANK),$(error name a neuron bank, as in: make $@ BANK=folder))
+
+physics: $(VENV)/.installed-dev ## Check the simulation: make physics SHARED=folder with reference_traces BANK=folder.
+	$(BIN)/python -m benchmarks.reference_traces --shared $(or $(SHARED),$(error name the folder that holds reference_traces)) --output benchmarks/results
+	$(BIN)/python -m benchmarks.faithful --output benchmarks/results/faithful.csv
+	$(BIN)/python -m benchmarks.spike_shapes --bank $(or $(BANK),$(error name a neuron bank)) --output benchmarks/results --figure docs/spike_shapes.png
+	$(BIN)/python -m benchmarks.composition_speed --bank $(BANK)
 
 train: $(VENV)/.installed-training ## Train the default networks and export them to runs/default: make train BANK=folder.
 	$(BIN)/python -m $(PACKAGE).training --bank $(or $(BANK),$(error name a neuron bank, as in: make $@ BANK=folder)) --output runs/default

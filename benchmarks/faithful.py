@@ -7,6 +7,7 @@ import csv
 import logging
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,14 +17,14 @@ from spikeinterface_simsort.simulation.own_cells import own_cells_folder
 from spikeinterface_simsort.simulation.spike_synthesis import phase_basis
 from spikeinterface_simsort.simulation.trial_config import TrialConfig
 
-COLUMNS = ("cell", "spikes", "correlation", "amplitude_uv", "composed_amplitude_uv")
+COLUMNS = ["cell", "spikes", "correlation", "amplitude_uv", "composed_amplitude_uv"]
 # Nothing else in the window: the mean is of one spike each.
 ALONE_S = 0.006
 
 
 def compare_templates(
     unit: FaithfulUnit, *, sampling_frequency: float, before_ms: float = 1.0, after_ms: float = 2.0
-) -> dict[str, float | str]:
+) -> dict[str, Any]:
     """Compare a unit's spike-triggered mean with the template that composition would give it.
 
     Parameters

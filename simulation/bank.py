@@ -175,7 +175,8 @@ def save_neuron(path: str | Path, neuron: NeuronCurrents, **more: float | str) -
     arrays = {field: np.asarray(getattr(neuron, field)) for field in _FIELDS}
     partial = path.with_name(path.name + ".partial")
     with partial.open("wb") as file:
-        np.savez_compressed(file, **arrays, **{key: np.asarray(value) for key, value in more.items()})
+        arrays |= {key: np.asarray(value) for key, value in more.items()}
+        np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
     partial.replace(path)
 
 

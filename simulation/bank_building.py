@@ -7,6 +7,7 @@ import json
 import logging
 import multiprocessing
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -20,7 +21,8 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from spikeinterface_simsort.simulation.bank import save_neuron
-from spikeinterface_simsort.simulation.cells import CellModel, iterate_cells, me_type
+from spikeinterface_simsort.simulation.cell_models import CellModel, me_type
+from spikeinterface_simsort.simulation.cells import iterate_cells
 from spikeinterface_simsort.simulation.drive import DriveConfig, collect_spikes, find_rheobase
 from spikeinterface_simsort.simulation.mechanisms import compile_mechanisms
 from spikeinterface_simsort.simulation.spike_currents import bank_entry, choose_windows
@@ -163,6 +165,7 @@ def build_bank(
     """
     folder, config = Path(folder), config or BankConfig()
     compile_mechanisms()
+    is_new = not folder.exists()
     _check_settings(folder, config)
     outcomes: list[CellOutcome] = []
 
@@ -195,8 +198,12 @@ def build_bank(
     finally:
         for left in running.values():
             left.process.kill()
-        _write_failures(folder / FAILURES_FILE, outcomes)
-        write_report(folder)
+        if is_new and not outcomes:
+            # What it was asked for is not there: nothing was begun.
+            shutil.rmtree(folder)
+        else:
+            _write_failures(folder / FAILURES_FILE, outcomes)
+            write_report(folder)
     if not any(not outcome.error for outcome in outcomes):
         reason = outcomes[0].error if outcomes else "none was asked for"
         raise ValueError(f"No cell of {cells} is in the bank: {reason}")

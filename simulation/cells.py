@@ -1,123 +1,18 @@
-"""Detailed cell models: sections, their shape and their mechanisms, read from files.
-
-Needs no NEURON: `neuron_cells` makes a running cell of what is read here.
-"""
+"""Cell models read from files: NetPyNE's JSON, and packages of the NMC portal."""
 
 from __future__ import annotations
 
 import json
 import tarfile
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from spikeinterface_simsort.simulation.cell_models import CellModel, Section
+from spikeinterface_simsort.simulation.nmc import is_nmc_package, read_nmc_package
+
 _SUFFIX = "_cellParams.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Section:
-    """An unbranched piece of a cell.
-
-    Attributes
-    ----------
-    name : str
-        Starts with the part of the cell: ``soma``, ``axon``, ``dend``, ``apic``.
-    length, diam : float
-        In um; `points` override them.
-    points : tuple of (x, y, z, diam), optional
-        The shape in um; a section without is straight.
-    num_segments : int
-        Segments in the file.
-    axial_resistivity : float
-        In ohm cm.
-    capacitance : float
-        In uF/cm2.
-    parent : str or None
-        Name of the section that this one starts at.
-    parent_x, child_x : float
-        Where on the parent, and with which end.
-    mechanisms : mapping
-        Parameters of each mechanism: a number, or one number a segment.
-    ions : mapping
-        Reversal potential ``e`` (mV), concentrations ``i`` and ``o`` (mM) of each ion.
-    """
-
-    name: str
-    length: float
-    diam: float
-    points: tuple[tuple[float, float, float, float], ...] = ()
-    num_segments: int = 1
-    axial_resistivity: float = 100.0
-    capacitance: float = 1.0
-    parent: str | None = None
-    parent_x: float = 1.0
-    child_x: float = 0.0
-    mechanisms: Mapping[str, Mapping[str, Any]]
-    ions: Mapping[str, Mapping[str, float]]
-
-
-@dataclass(frozen=True)
-class CellModel:
-    """A cell: sections that form a tree with the soma in it.
-
-    Attributes
-    ----------
-    name : str
-        ``<ME-type>_<clone>`` for cells of the NMC portal.
-    sections : tuple of Section
-        Any order.
-    """
-
-    name: str
-    sections: tuple[Section, ...]
-
-    def __post_init__(self) -> None:
-        names = [section.name for section in self.sections]
-        if len(set(names)) != len(names):
-            raise ValueError(f"{self.name}: two sections have the same name.")
-        roots = [section.name for section in self.sections if section.parent is None]
-        if len(roots) != 1:
-            raise ValueError(f"{self.name}: a cell has one section without a parent, not {len(roots)} ({roots[:4]}).")
-        unknown = {section.parent for section in self.sections} - set(names) - {None}
-        if unknown:
-            raise ValueError(f"{self.name}: sections are attached to {sorted(map(str, unknown))}, which do not exist.")
-        if "soma" not in {part_of_cell(name) for name in names}:
-            raise ValueError(f"{self.name} has no soma.")
-
-
-def part_of_cell(section_name: str) -> str:
-    """Part of the cell that a section belongs to: ``soma``, ``axon`` or ``dend`` (basal and apical dendrites).
-
-    Parameters
-    ----------
-    section_name : str
-        As in ``axon_0``, ``apic[3]``.
-
-    Returns
-    -------
-    str
-    """
-    prefix = section_name[:4].lower()
-    # Myelin belongs to the axon.
-    return {"soma": "soma", "axon": "axon", "myel": "axon"}.get(prefix, "dend")
-
-
-def me_type(cell_name: str) -> str:
-    """Morpho-electrical type of a cell: its name without the number of its clone.
-
-    Parameters
-    ----------
-    cell_name : str
-        As in ``L5_TTPC1_cADpyr232_1``.
-
-    Returns
-    -------
-    str
-        As in ``L5_TTPC1_cADpyr232``.
-    """
-    stem, _, clone = cell_name.rpartition("_")
-    return stem if clone.isdigit() and stem else cell_name
 
 
 def parse_netpyne(text: str | bytes, *, name: str) -> CellModel:
@@ -260,34 +155,35 @@ def read_cells(path: str | Path, *, names: Collection[str] | None = None) -> lis
 
 
 def _sources(path: Path) -> Iterator[tuple[str, Callable[[], CellModel]]]:
-    from spikeinterface_simsort.simulation.nmc import is_nmc_package, read_nmc_package
-
     if not path.exists():
         raise FileNotFoundError(f"There is nothing at {path}.")
     if is_nmc_package(path):
-        yield path.stem if path.is_file() else path.name, lambda: read_nmc_package(path)
+        yield path.stem if path.is_file() else path.name, partial(read_nmc_package, path)
     elif path.is_dir():
         packages = sorted(child for child in path.iterdir() if is_nmc_package(child))
         for package in packages:
-            yield package.stem if package.is_file() else package.name, lambda package=package: read_nmc_package(package)
+            yield package.stem if package.is_file() else package.name, partial(read_nmc_package, package)
         if not packages:
             for file in sorted(path.rglob("*.json")):
-                name = cell_name(file.name)
-                yield name, lambda file=file, name=name: parse_netpyne(file.read_bytes(), name=name)
+                yield cell_name(file.name), partial(_read_file, file)
     elif path.suffix == ".json":
-        yield cell_name(path.name), lambda: parse_netpyne(path.read_bytes(), name=cell_name(path.name))
+        yield cell_name(path.name), partial(_read_file, path)
     elif tarfile.is_tarfile(path):
         # Read as a stream: a compressed archive cannot go back without starting over.
         with tarfile.open(path, "r|*") as archive:
             for member in archive:
                 if member.isfile() and member.name.endswith(".json"):
-                    name = cell_name(member.name)
-                    yield name, lambda member=member, name=name: _read_member(archive, member, name=name)
+                    yield cell_name(member.name), partial(_read_member, archive, member)
     else:
         raise ValueError(f"{path} is neither NetPyNE's JSON, nor a tar archive of it, nor a zip with template.hoc.")
 
 
-def _read_member(archive: tarfile.TarFile, member: tarfile.TarInfo, *, name: str) -> CellModel:
+def _read_file(path: Path) -> CellModel:
+    return parse_netpyne(path.read_bytes(), name=cell_name(path.name))
+
+
+def _read_member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> CellModel:
+    name = cell_name(member.name)
     file = archive.extractfile(member)
     if file is None:
         raise ValueError(f"{name} is a link in the archive, not a file.")

@@ -6,7 +6,8 @@ import csv
 import hashlib
 import logging
 import shutil
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -158,7 +159,7 @@ def make_dataset(
 
 def _results(
     folder: Path, dataset: Dataset, missing: list[int], *, num_workers: int, scheduler: str | None
-) -> Iterator[tuple[int, str]]:
+) -> Generator[tuple[int, str]]:
     """Make trials wherever they are to be made; gives each one's number, and its error or an empty text."""
     if not missing:
         return
@@ -171,14 +172,15 @@ def _results(
 
     cluster = None
     if scheduler is None:
+        # Port 0: any that is free, as others may use the usual one.
         cluster = LocalCluster(
-            n_workers=min(num_workers, len(missing)), threads_per_worker=1, processes=True, dashboard_address=None
+            n_workers=min(num_workers, len(missing)), threads_per_worker=1, processes=True, dashboard_address=":0"
         )
     with closing(cluster or _Nothing()), Client(cluster or scheduler) as client:
         waiting = iter(missing)
         # A few for each worker at a time: thousands at once would weigh on the scheduler.
         ahead = 3 * max(len(client.scheduler_info(n_workers=-1)["workers"]), 1)
-        numbers: dict[str, int] = {}
+        numbers: dict[Any, int] = {}
 
         def submit(index: int) -> Any:
             # A worker that dies has its trial made by another; three deaths over the same trial are an error.
@@ -220,14 +222,17 @@ def make_one_trial(folder: Path, dataset: Dataset, index: int) -> str:
     """
     target = trial_folder(folder, index)
     try:
-        save_trial(
-            target,
-            _load_neurons(dataset.bank),
-            config=dataset.trial_config(index),
-            seed=trial_seed(dataset.seed, index),
-            format=dataset.format,
-            most_waveforms=dataset.most_waveforms,
-        )
+        with warnings.catch_warnings():
+            # A trial's provenance is its configuration and its seed, which are written.
+            warnings.filterwarnings("ignore", message="The extractor is not serializable to file")
+            save_trial(
+                target,
+                _load_neurons(dataset.bank),
+                config=dataset.trial_config(index),
+                seed=trial_seed(dataset.seed, index),
+                format=dataset.format,
+                most_waveforms=dataset.most_waveforms,
+            )
     except FileExistsError:
         # A worker that died after its last step had made it.
         logger.info("%s is there already.", target)

@@ -17,7 +17,7 @@ import numpy as np
 from scipy.signal import resample_poly
 from threadpoolctl import threadpool_limits
 
-from spikeinterface_simsort.simulation.cells import CellModel
+from spikeinterface_simsort.simulation.cell_models import CellModel
 from spikeinterface_simsort.simulation.composition import (
     Trial,
     assemble_trial,
@@ -158,7 +158,10 @@ def faithful_trial(
         The configuration asks for what this mode does not have, or a cell cannot be simulated.
     """
     if config.num_far or config.drift_um or config.spike_speed != (1.0, 1.0):
-        raise ValueError("A faithful trial has no far neurons, no drift and no other spike_speed than [1, 1].")
+        raise ValueError(
+            "A faithful trial has no far neurons, no drift and no other speed: set num_far and drift_um to 0, and "
+            "spike_speed to [1, 1]."
+        )
     if not config.num_units:
         raise ValueError("A faithful trial needs num_units of 1 or more.")
     compile_mechanisms()

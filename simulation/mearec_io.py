@@ -24,7 +24,7 @@ from scipy.signal import butter, filtfilt, lfilter
 from scipy.spatial.transform import Rotation
 
 from spikeinterface_simsort.simulation.bank import NeuronCurrents
-from spikeinterface_simsort.simulation.cells import me_type
+from spikeinterface_simsort.simulation.cell_models import me_type
 from spikeinterface_simsort.simulation.composition import Trial
 from spikeinterface_simsort.simulation.extracellular import lead_field, random_rotation
 from spikeinterface_simsort.simulation.spike_synthesis import phase_basis

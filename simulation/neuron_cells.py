@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from neuron import h
 
-from spikeinterface_simsort.simulation.cells import CellModel, Section, part_of_cell
+from spikeinterface_simsort.simulation.cell_models import CellModel, Section, part_of_cell
 from spikeinterface_simsort.simulation.mechanisms import compile_mechanisms
 from spikeinterface_simsort.simulation.spike_currents import DT
 

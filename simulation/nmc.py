@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from spikeinterface_simsort.simulation.cells import CellModel, Section
+from spikeinterface_simsort.simulation.cell_models import CellModel, Section
 from spikeinterface_simsort.simulation.mechanisms import compile_mechanisms
 
 logger = logging.getLogger(__name__)

@@ -166,7 +166,8 @@ class TrialConfig:
             raise ValueError(f"A trial has no {', '.join(unknown)}. It has {', '.join(known)}.")
         for name, value in values.items():
             _check_type(name, value, kind=str(known[name]))
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**given)
 
 
 _POSITIVE = (
@@ -188,15 +189,17 @@ def _require(holds: bool, config: TrialConfig, name: str, what: str) -> None:
 
 def _check_type(name: str, value: Any, *, kind: str) -> None:
     """Refuse what YAML holds of another type: a text for a number, a fraction for a count."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if kind.startswith("tuple"):
-        pair = isinstance(value, (list, tuple)) and len(value) == 2
-        fits = pair and all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in value)
+        fits = isinstance(value, (list, tuple)) and len(value) == 2 and all(map(_is_number, value))
     elif kind == "int":
-        fits = number and value == int(value)
+        fits = _is_number(value) and value == int(value)
     elif kind == "str":
         fits = isinstance(value, str)
     else:
-        fits = number or (value is None and "None" in kind)
+        fits = _is_number(value) or (value is None and "None" in kind)
     if not fits:
         raise ValueError(f"{name} must be {'two numbers' if kind.startswith('tuple') else kind}, not {value!r}.")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

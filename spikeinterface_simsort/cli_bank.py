@@ -89,7 +89,7 @@ def _pattern(text: str) -> re.Pattern[str]:
 def _bank(args: argparse.Namespace) -> int:
     require_simulation("neuron")
     from spikeinterface_simsort.simulation.bank_building import BankConfig
-    from spikeinterface_simsort.simulation.cells import me_type
+    from spikeinterface_simsort.simulation.cell_models import me_type
     from spikeinterface_simsort.simulation.drive import DriveConfig
 
     def wanted(name: str) -> bool:

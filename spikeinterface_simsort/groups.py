@@ -25,9 +25,17 @@ def split_groups(recording: BaseRecording) -> list[tuple[Any, BaseRecording]]:
         Every channel is in one of them.
     """
     groups = recording.get_property("group")
-    if groups is None or len(np.unique(groups)) <= 1:
-        return [(0 if groups is None or len(groups) == 0 else groups[0], recording)]
-    return [(group, recording.select_channels(recording.channel_ids[groups == group])) for group in np.unique(groups)]
+    if groups is None or len(groups) == 0:
+        return [(0, recording)]
+    # By their text where they are no numbers: names of mixed types have no order, and NaN is not even itself.
+    keys = groups if groups.dtype.kind in "iubSU" else groups.astype(str)
+    _, first, codes = np.unique(keys, return_index=True, return_inverse=True)
+    if len(first) == 1:
+        return [(groups[0], recording)]
+    return [
+        (groups[index], recording.select_channels(recording.channel_ids[codes == code]))
+        for code, index in enumerate(first)
+    ]
 
 
 def split_blocks(recording: BaseRecording, *, max_channels: int) -> list[BaseRecording]:

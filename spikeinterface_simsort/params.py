@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+import numpy as np
+
 
 class ParameterError(ValueError):
     """A parameter is not what it has to be."""
@@ -65,6 +67,10 @@ class SimSortParams:
 
     def __post_init__(self) -> None:
         for parameter in fields(self):
+            value = getattr(self, parameter.name)
+            if isinstance(value, np.generic):
+                # Parameters go through JSON, which knows no numbers of numpy.
+                object.__setattr__(self, parameter.name, value.item())
             _check(parameter.name, getattr(self, parameter.name), parameter.metadata, annotation=str(parameter.type))
         low = self.freq_min or 0.0
         if self.freq_max is not None and self.freq_max <= low:

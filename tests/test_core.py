@@ -452,6 +452,25 @@ def make_recording(num_channels: int, *, probe: bool = False) -> BaseRecording:
     return recording if probed is None else probed
 
 
+def test_numbers_of_numpy_are_parameters() -> None:
+    params = SimSortParams(seed=np.int64(3), min_snr=np.float32(2.0))
+    assert (params.seed, params.min_snr) == (3, 2.0)
+    assert json.loads(json.dumps(asdict(params)))["seed"] == 3
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [np.array([1.0, np.nan, 1.0, np.nan]), np.array(["b", 1, "b", 1], dtype=object)],
+    ids=["some without", "names of two types"],
+)
+def test_groups_of_any_kind_keep_every_channel(groups: np.ndarray) -> None:
+    recording = make_recording(4)
+    recording.set_property("group", groups)
+    parts = split_groups(recording)
+    assert [part.get_num_channels() for _, part in parts] == [2, 2]
+    assert sorted(channel for _, part in parts for channel in part.channel_ids) == [0, 1, 2, 3]
+
+
 def test_groups_keep_every_channel() -> None:
     recording = make_recording(6)
     recording.set_property("group", [1, 0, 1, 2, 0, 1])

@@ -18,7 +18,8 @@ if not any(shutil.which(compiler) for compiler in ("g++", "clang++", "c++")):
     pytest.skip("cells need a C++ compiler", allow_module_level=True)
 
 from spikeinterface_simsort.simulation import nmc
-from spikeinterface_simsort.simulation.cells import CellModel, Section, iterate_cells, read_cells
+from spikeinterface_simsort.simulation.cell_models import CellModel, Section
+from spikeinterface_simsort.simulation.cells import iterate_cells, read_cells
 from spikeinterface_simsort.simulation.nmc import is_nmc_package, read_nmc_package
 
 CELL = "L5_MINI_cTEST1_1"
