@@ -92,16 +92,15 @@ def find_rheobase(cell: DrivenCell, *, precision: float = 0.05, step_ms: float =
     chunk = round(25.0 / DT)
 
     def spikes_at(current: np.ndarray) -> int | None:
-        """Sample of the first spike under a current, if there is one."""
+        """Sample of the first spike's peak under a current, if there is one."""
         cell.rest()
-        v_before, _ = cell.run(np.zeros(1))
+        v_before = np.empty(0)
         for start in range(0, len(current), chunk):
             v_soma, _ = cell.run(current[start : start + chunk])
-            # The rise may lie in the chunk before.
-            joined = np.concatenate([v_before[-1:], v_soma])
-            crossed = np.flatnonzero((joined[1:] > -20.0) & (joined[:-1] <= -20.0))
-            if crossed.size:
-                return start + int(crossed[0])
+            # A spike comes down again, maybe in the next chunk; a voltage that the current holds up is none.
+            peaks = spike_samples(v_soma=np.concatenate([v_before, v_soma]))
+            if peaks.size:
+                return start - len(v_before) + int(peaks[0])
             v_before = v_soma
         return None
 

@@ -74,14 +74,15 @@ class NeuronCell:
                 self._sections[section.name].connect(parent(section.parent_x), section.child_x)
         for section in model.sections:
             _set_membrane(self._sections[section.name], section, cell=model.name)
-        # Gives a shape to sections that have none.
+        # Gives a shape to sections that have none; those that have one it moves, so that theirs is taken from the file.
         h.define_shape()
 
         self._segments = [segment for section in self._sections.values() for segment in section]
         self.parts = np.array([part_of_cell(name) for name, section in self._sections.items() for _ in section])
         middle = self._segments[int(np.argmax(self.parts == "soma"))].sec(0.5)
         self.soma = self._segments.index(middle)
-        ends = [_segment_ends(section) for section in self._sections.values()]
+        shapes = _shapes(model, self._sections)
+        ends = [_segment_ends(shapes[name], section.nseg) for name, section in self._sections.items()]
         start, end = np.concatenate([a for a, _ in ends]), np.concatenate([b for _, b in ends])
         centre = (start[self.soma] + end[self.soma]) / 2
         self.seg_start, self.seg_end = (start - centre).astype("float32"), (end - centre).astype("float32")
@@ -102,6 +103,7 @@ class NeuronCell:
         h.celsius, h.dt = TEMPERATURE, DT
         self._electrode.amp = 0.0
         h.finitialize(V_INIT)
+        self._num_sections = _count_sections()
 
     def rest(self) -> None:
         """Put the cell back to where it comes to rest, `SETTLE_MS` after `reset` without a current."""
@@ -128,7 +130,15 @@ class NeuronCell:
             Somatic voltage in mV.
         currents : np.ndarray, float32 [num_segments, num_samples]
             Membrane currents in nA, capacitive and ionic, less the electrode's: they sum to zero.
+
+        Raises
+        ------
+        RuntimeError
+            A cell was made or removed in this process since `reset`.
         """
+        if _count_sections() != self._num_sections:
+            # NEURON would die of it.
+            raise RuntimeError(f"Another cell was made or removed: call reset() of {self.name} first.")
         h.frecord_init()
         for amplitude in current.tolist():
             self._electrode.amp = amplitude
@@ -138,6 +148,10 @@ class NeuronCell:
         # NEURON counts what the electrode injects as current through the soma's membrane.
         currents[self.soma] -= currents.sum(axis=0)
         return v_soma, currents.astype("float32")
+
+
+def _count_sections() -> int:
+    return sum(1 for _ in h.allsec())
 
 
 def _set_shape(target: Any, section: Section, *, max_segment_um: float | None) -> None:
@@ -182,11 +196,35 @@ def _set_ion(target: Any, ion: str, values: Mapping[str, float]) -> None:
             setattr(h, start, values[key])
 
 
-def _segment_ends(section: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Start and end points of a section's segments, each [num_segments, 3], along the section's points."""
-    num_points = section.n3d()
-    arc = np.array([section.arc3d(i) for i in range(num_points)])
-    points = np.array([[section.x3d(i), section.y3d(i), section.z3d(i)] for i in range(num_points)])
-    borders = np.linspace(0.0, arc[-1], section.nseg + 1)
-    at = np.column_stack([np.interp(borders, arc, axis) for axis in points.T])
+def _shapes(model: CellModel, sections: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Points along each section, [num_points, 3] in um: the file's, or else NEURON's, put where the parent is."""
+    by_name = {section.name: section for section in model.sections}
+    shapes: dict[str, np.ndarray] = {}
+
+    def shape(name: str) -> np.ndarray:
+        if name not in shapes:
+            section, target = by_name[name], sections[name]
+            if section.points:
+                shapes[name] = np.array(section.points)[:, :3]
+            else:
+                shapes[name] = np.array([[target.x3d(i), target.y3d(i), target.z3d(i)] for i in range(target.n3d())])
+                if section.parent is not None:
+                    joint = _along(shape(section.parent), np.array([section.parent_x]))[0]
+                    shapes[name] += joint - shapes[name][-1 if section.child_x == 1 else 0]
+        return shapes[name]
+
+    for name in by_name:
+        shape(name)
+    return shapes
+
+
+def _along(points: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Points at places between 0 and 1 of the length of a line, [num_places, 3]."""
+    arc = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
+    return np.column_stack([np.interp(places * arc[-1], arc, axis) for axis in points.T])
+
+
+def _segment_ends(points: np.ndarray, num_segments: int) -> tuple[np.ndarray, np.ndarray]:
+    """Start and end points of a section's segments, each [num_segments, 3]."""
+    at = _along(points, np.linspace(0.0, 1.0, num_segments + 1))
     return at[:-1], at[1:]

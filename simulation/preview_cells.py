@@ -252,7 +252,7 @@ def draw_templates(figure: Any, trial: Trial, *, channels: np.ndarray) -> None:
         wrapped = _wrapped(name, width=19 if columns <= 6 else 11)
         axis.set_title(
             f"{unit}  {wrapped}\n{largest:.0f} µV, ch {main}",
-            fontsize=7,
+            fontsize=7 if columns <= 6 else 5.5,
             color=style.colour,
             loc="left",
             linespacing=1.2,

@@ -61,13 +61,14 @@ ASSIGNED {
     celsius (degC)
     g_scale
     rate_scale
-    open
     n_inf
     n_tau (ms)
 }
 
 STATE {
     n
+    : a state, so that NEURON's SaveState keeps it
+    open
 }
 
 BREAKPOINT {
