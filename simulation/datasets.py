@@ -77,7 +77,7 @@ def trial_seed(seed: int, index: int) -> int:
     -------
     int
     """
-    return int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
+    return int(np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0])
 
 
 def trial_folder(folder: Path, index: int) -> Path:
@@ -121,12 +121,12 @@ def make_dataset(
     DatasetError
         Some trials could not be made; all others are there.
     """
+    if num_workers < 1:
+        raise ValueError(f"num_workers must be 1 or more, not {num_workers}.")
     folder = Path(folder)
     neurons = _load_neurons(dataset.bank)
     _check_settings(folder, dataset, fingerprint=bank_fingerprint(neurons))
-    for torn in folder.glob("trial_*.partial-*"):
-        logger.info("Removing %s, which a run that was cut off left behind.", torn)
-        shutil.rmtree(torn)
+    _sweep(folder)
     folders = [trial_folder(folder, index) for index in range(dataset.num_trials)]
     missing = []
     for index, trial in enumerate(folders):
@@ -144,8 +144,14 @@ def make_dataset(
                 logger.error("%s: %s", trial_folder(folder, index).name, error)
             else:
                 progress(trial_folder(folder, index))
-    if errors and len(errors) == dataset.num_trials:
-        shutil.rmtree(folder)
+    # Of workers that died while they wrote.
+    _sweep(folder)
+    if errors and not _made_trials(folder):
+        # Nothing came of it; what others put here stays.
+        for name in (DATASET_FILE, MANIFEST_FILE):
+            (folder / name).unlink(missing_ok=True)
+        if not any(folder.iterdir()):
+            folder.rmdir()
     else:
         write_manifest(folder)
     if errors:
@@ -196,6 +202,21 @@ def _results(
             following = next(waiting, None)
             if following is not None:
                 running.add(submit(following))
+
+
+def _made_trials(folder: Path) -> list[Path]:
+    """Folders of a data set's whole trials, in order of their numbers."""
+    found = [path for path in folder.glob("trial_*") if path.name.removeprefix("trial_").isdecimal()]
+    return sorted(
+        (path for path in found if (path / TRIAL_FILE).exists()), key=lambda path: int(path.name.removeprefix("trial_"))
+    )
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a writer that was cut off left behind."""
+    for torn in folder.glob("trial_*.partial-*"):
+        logger.info("Removing %s, which a run that was cut off left behind.", torn)
+        shutil.rmtree(torn, ignore_errors=True)
 
 
 class _Nothing:
@@ -261,8 +282,10 @@ def bank_fingerprint(neurons: list[NeuronCurrents]) -> str:
     """
     digest = hashlib.sha256()
     for neuron in neurons:
-        digest.update(neuron.name.encode("utf-8"))
-        digest.update(np.ascontiguousarray(neuron.coef).tobytes())
+        for name in NeuronCurrents.__dataclass_fields__:
+            value = np.asarray(getattr(neuron, name))
+            digest.update(f"{name} {value.dtype} {value.shape}".encode())
+            digest.update(np.ascontiguousarray(value).tobytes())
     return digest.hexdigest()
 
 
@@ -274,6 +297,8 @@ def _check_settings(folder: Path, dataset: Dataset, *, fingerprint: str) -> None
         "bank_sha256": fingerprint,
         "recipe": dataset.recipe.to_dict(),
     }
+    # As it is read again: a tuple comes back as a list.
+    settings = yaml.safe_load(yaml.safe_dump(settings, sort_keys=False))
     path = folder / DATASET_FILE
     if path.exists():
         made = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -338,9 +363,7 @@ def write_manifest(folder: Path) -> Path:
         writer.writerow(
             ["trial", "seed", "duration_s", "sampling_frequency", "num_units", "num_spikes", "overlapping", "cells"]
         )
-        for trial in sorted(folder.glob("trial_*[0-9]")):
-            if not (trial / TRIAL_FILE).exists():
-                continue
+        for trial in _made_trials(folder):
             made = yaml.safe_load((trial / TRIAL_FILE).read_text(encoding="utf-8"))
             with np.load(trial / TRUTH_FILE) as truth:
                 overlapping = truth["overlapping"]

@@ -62,13 +62,16 @@ class Contacts:
         step = np.arange(num_points)
         distance = self.radius_um * np.sqrt((step + 0.5) / num_points)
         angle = step * np.pi * (3.0 - np.sqrt(5.0))
+        plane = distance[:, None] * np.column_stack([np.cos(angle), np.sin(angle)])
+        # The middle of a few points of a spiral lies beside the centre, which costs percents near a soma.
+        plane -= plane.mean(axis=0)
         # Two directions in each disc: any that stand upright on the normal and on each other.
         least = np.eye(3)[np.abs(self.normals).argmin(axis=1)]
         first = np.cross(self.normals, least)
         first /= np.linalg.norm(first, axis=1, keepdims=True)
         second = np.cross(self.normals, first)
-        along = (distance * np.cos(angle))[None, :, None] * first[:, None]
-        across = (distance * np.sin(angle))[None, :, None] * second[:, None]
+        along = plane[None, :, :1] * first[:, None]
+        across = plane[None, :, 1:] * second[:, None]
         return self.positions[:, None] + along + across
 
 

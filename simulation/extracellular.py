@@ -12,7 +12,8 @@ from spikeinterface_simsort.simulation.electrodes import Contacts
 
 # Conductivity of cortical grey matter, S/m (Goto et al. 2010; the default of LFPy).
 CONDUCTIVITY = 0.3
-# Points on a contact's surface: with eight, the mean over a tetrode's wire is right within 1 %.
+# Points on a contact's surface: with eight, the mean over a tetrode's wire is right within 1 %, unless a dendrite
+# passes close by.
 NUM_SURFACE_POINTS = 8
 
 

@@ -56,6 +56,8 @@ def coloured_noise(
     # Below 1 Hz the 1/f part would only be an offset.
     power = 1.0 + (corner_hz / np.maximum(frequencies, 1.0)) ** exponent
     in_band = (frequencies >= SPIKE_BAND_HZ[0]) & (frequencies <= SPIKE_BAND_HZ[1])
+    if not in_band.any():
+        raise ValueError(f"The level of the noise is measured above {SPIKE_BAND_HZ[0]} Hz: sample faster, or longer.")
     gain = np.sqrt(power)
     band_power = float(np.sum(power[in_band])) * 2.0 / length
     spectrum = fft.rfft(rng.standard_normal((num_channels, length), dtype="float32"), axis=1)
@@ -95,7 +97,9 @@ def line_hum(
     angle = 2 * np.pi * hum_hz / sampling_frequency * np.arange(num_samples)
     wave = np.zeros(num_samples)
     for harmonic, amplitude in ((1, 1.0), (3, 0.3), (5, 0.1)):
-        wave += amplitude * np.sin(harmonic * angle + rng.uniform(0, 2 * np.pi))
+        phase = rng.uniform(0, 2 * np.pi)
+        if harmonic * hum_hz < sampling_frequency / 2:
+            wave += amplitude * np.sin(harmonic * angle + phase)
     return np.outer(wave, gains).astype("float32")
 
 

@@ -157,8 +157,7 @@ def draw_unit(
         No draw was within the limits.
     """
     seen = np.ones(len(contacts), dtype=bool) if alive is None else alive
-    # Long probes are wider than the cube: units lie about all of it.
-    half = config.cube_um / 2 + np.ptp(contacts.positions, axis=0) / 2 * (config.layout == "linear")
+    half = config.cube_um / 2 + _long_sides(contacts, config=config) / 2
     for _ in range(MAX_DRAWS):
         neuron = neurons[int(rng.integers(len(neurons)))]
         position = rng.uniform(-half, half, size=3)
@@ -181,6 +180,12 @@ def draw_unit(
         f"No neuron of the bank gives an amplitude between {config.min_amplitude_uv} and {config.max_amplitude_uv} uV "
         f"within a cube of {config.cube_um} um: widen the limits or make the cube smaller."
     )
+
+
+def _long_sides(contacts: Contacts, *, config: TrialConfig) -> np.ndarray:
+    """How long an electrode is along each axis, in um [3]; 0 where it fits into the cube of the units."""
+    length = np.ptp(contacts.positions, axis=0)
+    return np.where(length > config.cube_um, length, 0.0)
 
 
 def draw_far(
@@ -206,13 +211,14 @@ def draw_far(
     """
     neuron = neurons[int(rng.integers(len(neurons)))]
     low, high = config.far_distance_um
+    is_long = bool(_long_sides(contacts, config=config).any())
     while True:
-        # Uniform in the volume of a shell; along a probe, about one of its contacts and far from all others.
+        # Uniform in the volume of a shell; along a long electrode, about one of its contacts and far from all others.
         direction = rng.normal(size=3)
         distance = rng.uniform(low**3, high**3) ** (1 / 3)
-        origin = contacts.positions[int(rng.integers(len(contacts)))] if config.layout == "linear" else np.zeros(3)
+        origin = contacts.positions[int(rng.integers(len(contacts)))] if is_long else np.zeros(3)
         position = origin + direction / np.linalg.norm(direction) * distance
-        if config.layout != "linear" or np.linalg.norm(contacts.positions - position, axis=1).min() >= 0.999 * low:
+        if not is_long or np.linalg.norm(contacts.positions - position, axis=1).min() >= 0.999 * low:
             break
     rotation = random_rotation(rng)
     field = contact_field(neuron, soma_position=position, rotation=rotation, contacts=contacts, num_surface_points=1)

@@ -27,9 +27,9 @@ def contacts_of_probe(probe: Probe) -> Contacts:
     ValueError
         The probe has no contacts.
     """
-    if not probe.get_contact_count():
+    if probe.contact_positions is None or not len(probe.contact_positions):
         raise ValueError("The probe has no contacts.")
-    unit = 1000.0 if probe.si_units == "mm" else 1.0
+    unit = {"um": 1.0, "mm": 1e3, "m": 1e6}[probe.si_units]
     positions = np.asarray(probe.contact_positions, dtype=float) * unit
     axes = np.asarray(probe.contact_plane_axes, dtype=float)
     if probe.ndim == 2:
@@ -44,6 +44,8 @@ def contacts_of_probe(probe: Probe) -> Contacts:
     wiring = probe.device_channel_indices
     if wiring is not None:
         wired = np.flatnonzero(np.asarray(wiring) >= 0)
+        if not len(wired):
+            raise ValueError("The probe has no contacts that are wired.")
         order = wired[np.argsort(np.asarray(wiring)[wired], kind="stable")]
         positions, normals = positions[order], normals[order]
     return Contacts(positions - positions.mean(axis=0), float(np.sqrt(area / np.pi)) * unit, normals)
@@ -70,7 +72,8 @@ def probe_of_contacts(contacts: Contacts) -> Probe:
     probeinterface.Probe
         Wired in order.
     """
-    flat = np.allclose(contacts.positions[:, 2], contacts.positions[0, 2])
+    in_plane = np.allclose(contacts.positions[:, 2], contacts.positions[0, 2])
+    flat = in_plane and np.allclose(np.abs(contacts.normals[:, 2]), 1.0)
     probe = Probe(ndim=2 if flat else 3, si_units="um")
     positions = contacts.positions[:, :2] if flat else contacts.positions
     # A radius of zero cannot be drawn.

@@ -39,9 +39,9 @@ class Recipe:
 
     def __post_init__(self) -> None:
         known = {field.name for field in fields(TrialConfig)}
-        unknown = sorted(set(self.values) - known)
+        unknown = sorted(map(str, set(self.values) - known))
         if unknown:
-            raise ValueError(f"A recipe has no {', '.join(map(str, unknown))}. It has {', '.join(sorted(known))}.")
+            raise ValueError(f"A recipe has no {', '.join(unknown)}. It has {', '.join(sorted(known))}.")
         for name, value in self.values.items():
             if isinstance(value, Mapping):
                 _check_draw(name, value)
@@ -84,9 +84,11 @@ def _check_draw(name: str, value: Mapping[str, Any]) -> None:
     if not isinstance(what, list) or not what:
         raise ValueError(f"{name}: {how} needs a list, not {what!r}.")
     if how != "choice":
-        numbers = all(isinstance(v, (int, float)) and math.isfinite(v) for v in what)
+        numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) for v in what)
         if not (numbers and len(what) == 2 and what[0] <= what[1] and (how != "log_uniform" or what[0] > 0)):
             raise ValueError(f"{name}: {how} needs [low, high], not {what!r}.")
+        if how == "integers" and any(v != int(v) for v in what):
+            raise ValueError(f"{name}: integers needs whole numbers, not {what!r}.")
 
 
 def _draw(value: Mapping[str, Any], rng: np.random.Generator) -> Any:
@@ -95,7 +97,7 @@ def _draw(value: Mapping[str, Any], rng: np.random.Generator) -> Any:
         return what[int(rng.integers(len(what)))]
     low, high = what
     if how == "integers":
-        return int(rng.integers(low, high + 1))
+        return int(rng.integers(int(low), int(high) + 1))
     if how == "log_uniform":
         return float(np.exp(rng.uniform(np.log(low), np.log(high))))
     return float(rng.uniform(low, high))
@@ -134,9 +136,11 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
             raise FileNotFoundError(f"There is no recipe {path}: name a YAML file, or {', '.join(bundled_recipes())}.")
         text = path.read_text(encoding="utf-8")
     try:
-        values = yaml.safe_load(text) or {}
+        values = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(f"{name_or_path} is not YAML: {error}") from error
+    if values is None:
+        values = {}
     if not isinstance(values, dict):
         raise ValueError(f"{name_or_path} is not a recipe: it needs lines like 'num_units: 5'.")
     return Recipe(values)

@@ -163,14 +163,20 @@ def synchronise(
     list of np.ndarray
         In the order of `trains`.
     """
-    result = []
-    for unit, train in enumerate(trains):
-        others = [other for i, other in enumerate(trains) if i != unit]
-        hosts = np.concatenate(others) if others else np.empty(0)
-        moved = rng.random(train.size) < share
+    moves = [rng.random(train.size) < share for train in trains]
+    # Next to spikes that stay where they are: what has moved next to this unit's own would break its refractory period.
+    stay = [train[~moved] for train, moved in zip(trains, moves, strict=True)]
+    result: list[np.ndarray] = []
+    for unit, (train, moved) in enumerate(zip(trains, moves, strict=True)):
+        hosts = np.concatenate([np.empty(0), *stay[:unit], *stay[unit + 1 :]])
+        if hosts.size < moved.sum():
+            # Too few stay, but earlier units will not move again.
+            hosts = np.concatenate([np.empty(0), *result, *stay[unit + 1 :]])
         if hosts.size and moved.any():
             offsets = rng.uniform(-window_ms, window_ms, size=int(moved.sum())) / 1000.0
-            train = np.sort(np.concatenate([train[~moved], rng.choice(hosts, size=offsets.size) + offsets]))
+            # Two next to the same one might fall within the refractory period.
+            chosen = rng.choice(hosts, size=offsets.size, replace=offsets.size > hosts.size)
+            train = np.sort(np.concatenate([train[~moved], chosen + offsets]))
             train = enforce_refractory(train[(train >= 0) & (train < duration_s)], refractory_s=refractory_s[unit])
         result.append(train)
     return result

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+import numpy as np
+
 from spikeinterface_simsort.simulation.drift import KINDS
 from spikeinterface_simsort.simulation.electrodes import LAYOUTS, TETRODE_RADIUS_UM
 
@@ -140,7 +142,7 @@ class TrialConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as numbers, texts and lists: what YAML and JSON hold."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return {name: _plain(value) for name, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrialConfig:
@@ -161,12 +163,12 @@ class TrialConfig:
             There is no such field, or a value makes no sense.
         """
         known = {field.name: field.type for field in fields(cls)}
-        unknown = sorted(set(values) - set(known))
+        unknown = sorted(map(str, set(values) - set(known)))
         if unknown:
             raise ValueError(f"A trial has no {', '.join(unknown)}. It has {', '.join(known)}.")
         for name, value in values.items():
             _check_type(name, value, kind=str(known[name]))
-        given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        given: dict[str, Any] = {name: _fit(value, kind=str(known[name])) for name, value in values.items()}
         return cls(**given)
 
 
@@ -182,9 +184,23 @@ _NATURAL = (
 _SHARES = ("burst_fraction", "synchrony", "noise_correlation")
 
 
+def _plain(value: Any) -> Any:
+    """What YAML can hold: numbers of numpy it cannot."""
+    if isinstance(value, (tuple, list)):
+        return [_plain(v) for v in value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def _require(holds: bool, config: TrialConfig, name: str, what: str) -> None:
     if not holds:
         raise ValueError(f"{name} must be {what}, not {getattr(config, name)!r}.")
+
+
+def _fit(value: Any, *, kind: str) -> Any:
+    """Give what passed `_check_type` the field's own type: a list is a pair, 5.0 may count."""
+    if isinstance(value, list):
+        return tuple(value)
+    return int(value) if kind == "int" else value
 
 
 def _check_type(name: str, value: Any, *, kind: str) -> None:
@@ -192,7 +208,7 @@ def _check_type(name: str, value: Any, *, kind: str) -> None:
     if kind.startswith("tuple"):
         fits = isinstance(value, (list, tuple)) and len(value) == 2 and all(map(_is_number, value))
     elif kind == "int":
-        fits = _is_number(value) and value == int(value)
+        fits = _is_number(value) and math.isfinite(value) and value == int(value)
     elif kind == "str":
         fits = isinstance(value, str)
     else:

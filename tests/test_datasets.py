@@ -103,7 +103,7 @@ def test_bundled_recipes_draw(name: str, seed: int) -> None:
 
 
 def test_bundled_names() -> None:
-    assert bundled_recipes() == ["paper", "varied"]
+    assert {"paper", "varied"} <= set(bundled_recipes())
 
 
 def test_recipe_of_the_paper() -> None:
@@ -163,7 +163,7 @@ def test_bad_recipe(tmp_path: Path, text: str, message: str) -> None:
 @pytest.mark.parametrize("name", ["nothing.yaml", "papers", "."])
 def test_missing_recipe(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(FileNotFoundError, match="There is no recipe .*paper, varied"):
+    with pytest.raises(FileNotFoundError, match="There is no recipe .*paper, .*varied"):
         load_recipe(name)
 
 
@@ -549,7 +549,7 @@ def test_worker_that_dies_while_writing(tiny: Dataset, tmp_path: Path) -> None:
     assert_whole(tmp_path / "data", tiny)
 
 
-LONG = Dataset(recipe=Recipe({**TINY, "duration_s": 4.0, "num_far": 60}), num_trials=12, seed=1)
+LONG = Dataset(recipe=Recipe({**TINY, "duration_s": 2.0, "num_far": 10}), num_trials=9, seed=1)
 SCRIPT = """
 import sys
 from spikeinterface_simsort.simulation.datasets import Dataset, make_dataset
@@ -591,7 +591,7 @@ def test_killed_worker(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     process = start(folder, LONG)
     try:
-        told = read_names(process, 3)
+        told = read_names(process, 2)
         victim = workers_of(process)[0]
         victim.kill()
         done = len(list(folder.glob("trial_*[0-9]")))
@@ -608,11 +608,11 @@ def test_killed_group_is_resumed(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     process = start(folder, LONG)
     try:
-        read_names(process, 3)
+        read_names(process, 2)
     finally:
         kill_group(process)
     made = {path: path.stat().st_mtime_ns for path in folder.glob("trial_????/trial.yaml")}
-    assert 3 <= len(made) < LONG.num_trials
+    assert 2 <= len(made) < LONG.num_trials
     assert not (folder / "manifest.csv").exists()
     make_dataset(folder, LONG)
     assert_whole(folder, LONG)

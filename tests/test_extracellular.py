@@ -380,7 +380,7 @@ def test_mean_over_a_disc(neuron: NeuronCurrents, disc: np.ndarray, source: str)
         errors.append(np.abs(seen - expected).max() / np.abs(expected).max())
     # A dendrite may pass by a contact.
     assert np.quantile(errors, 0.8) < 0.01
-    assert max(errors) < 0.03
+    assert max(errors) < 0.05
 
 
 def test_mean_over_a_disc_is_not_its_centre(ball: NeuronCurrents) -> None:

@@ -15,6 +15,7 @@ import yaml
 from spikeinterface_simsort.models import build_embedder
 from spikeinterface_simsort.simulation.bank import save_bank
 from spikeinterface_simsort.simulation.composition import compose_trial
+from spikeinterface_simsort.simulation.recipe import load_recipe
 from spikeinterface_simsort.simulation.trial_config import TrialConfig
 from spikeinterface_simsort.simulation.trials import bundled_bank
 from spikeinterface_simsort.training import __main__ as command
@@ -36,6 +37,7 @@ CONFIG = {
     "name": "simsort-tiny",
     "sampling_frequency": 20000.0,
     "validation_cells": ["stellate"],
+    "recipe": "training",
     "seed": 5,
     "detector": {
         "architecture": "patch_transformer",
@@ -105,7 +107,7 @@ def bank(neurons, tmp_path_factory):
 
 
 def data_set(part, neurons, *, seed=1):
-    common = {"seed": seed, "trials_per_epoch": 3, "sampling_frequency": 20000.0}
+    common = {"seed": seed, "trials_per_epoch": 3, "recipe": load_recipe("training"), "sampling_frequency": 20000.0}
     if part == "detector":
         return DetectionWindows(neurons, window_samples=256, windows_per_trial=4, **common)
     return SpikeWaveforms(neurons, num_before=16, num_after=32, search_samples=4, **common)
@@ -432,3 +434,17 @@ def test_only_one_network(bank, tmp_path):
     assert command.main(options) == 0
     assert torch.load(tmp_path / "detector" / "checkpoints" / "last.ckpt", weights_only=False)["global_step"] == 1
     assert not (tmp_path / "embedder").exists() and not (tmp_path / "weights").exists()
+
+
+def test_a_batch_that_teaches_nothing_costs_nothing(neurons):
+    module = EmbedderModule(CONFIG["embedder"])
+    waveforms, labels = torch.randn(5, 48, 4), torch.zeros(5, dtype=torch.long)
+    loss = module._losses([(waveforms, labels), (waveforms[:0], labels[:0])])
+    loss.backward()
+    assert loss.item() == 0.0
+
+
+def test_covariance_needs_a_unit_of_some_size(neurons):
+    data = [(torch.randn(3, 48, 4), torch.zeros(3, dtype=torch.long))]
+    with pytest.raises(ValueError, match="measure over more trials"):
+        export.within_unit_covariance(torch.nn.Flatten(), data)

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from spikeinterface_simsort.resampling import NYQUIST_SHARE
 from spikeinterface_simsort.simulation.bank import NeuronCurrents
 from spikeinterface_simsort.simulation.composition import Trial, compose_trial
-from spikeinterface_simsort.simulation.trial_config import TrialConfig
+from spikeinterface_simsort.simulation.recipe import Recipe
 from spikeinterface_simsort.waveforms import align_peaks, extract_waveforms
 
 # A unit under the lower bound is noise to the detector, one above the upper is a spike to be found;
@@ -43,57 +43,6 @@ class PreparedTrial:
     spike_samples: np.ndarray
     spike_labels: np.ndarray
     unit_snr: np.ndarray
-
-
-def random_trial_config(
-    rng: np.random.Generator,
-    *,
-    duration_s: float,
-    sampling_frequency: float,
-    num_units: tuple[int, int],
-    firing_rate_hz: tuple[float, float],
-) -> TrialConfig:
-    """Draw the conditions of a trial over the range that tetrodes show.
-
-    Parameters
-    ----------
-    rng : np.random.Generator
-        Source of randomness.
-    duration_s, sampling_frequency
-        Of the trial.
-    num_units : tuple of int
-        Range of the number of units.
-    firing_rate_hz : tuple of float
-        Range of their rates.
-
-    Returns
-    -------
-    TrialConfig
-    """
-    noise_uv = float(np.exp(rng.uniform(np.log(2.5), np.log(12.0))))
-    return TrialConfig(
-        duration_s=duration_s,
-        sampling_frequency=sampling_frequency,
-        num_units=int(rng.integers(num_units[0], num_units[1] + 1)),
-        num_far=int(rng.integers(0, 21)),
-        cube_um=float(rng.uniform(60.0, 110.0)),
-        far_distance_um=(float(rng.uniform(80.0, 140.0)), 250.0),
-        min_distance_um=float(rng.uniform(8.0, 15.0)),
-        # Few cells reach further; drawing until one does would take all the time.
-        min_amplitude_uv=min(float(rng.uniform(2.0, 6.0)) * noise_uv, 40.0),
-        max_amplitude_uv=1000.0,
-        firing_rate_hz=firing_rate_hz,
-        burst_fraction=0.3,
-        noise_uv=noise_uv,
-        noise_exponent=float(rng.uniform(0.0, 2.0)),
-        noise_corner_hz=float(rng.uniform(100.0, 1500.0)),
-        noise_correlation=float(rng.uniform(0.0, 0.8)),
-        gain_spread=float(rng.uniform(0.0, 0.2)),
-        drift_um=float(rng.choice([0.0, rng.uniform(0.0, 15.0)])),
-        drift_period_s=2.0 * duration_s,
-        contact_spacing_um=float(rng.uniform(12.0, 30.0)),
-        layout=str(rng.choice(["square", "diamond"])),
-    )
 
 
 def prepare_trial(trial: Trial, *, rng: np.random.Generator, augment: bool = True) -> PreparedTrial:
@@ -186,6 +135,7 @@ class _ComposedTrials(Dataset):
         *,
         seed: int,
         trials_per_epoch: int,
+        recipe: Recipe,
         sampling_frequency: float,
         duration_s: float,
         num_units: tuple[int, int],
@@ -195,9 +145,14 @@ class _ComposedTrials(Dataset):
         self.seed = seed
         self.trials_per_epoch = trials_per_epoch
         self.sampling_frequency = sampling_frequency
-        self.duration_s = duration_s
-        self.num_units = num_units
-        self.firing_rate_hz = firing_rate_hz
+        # What this network needs goes before what the recipe says.
+        own = {
+            "duration_s": duration_s,
+            "sampling_frequency": sampling_frequency,
+            "num_units": {"integers": list(num_units)},
+            "firing_rate_hz": list(firing_rate_hz),
+        }
+        self.recipe = Recipe({**recipe.values, **own})
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -206,13 +161,7 @@ class _ComposedTrials(Dataset):
     def _prepared(self, index: int) -> tuple[PreparedTrial, np.random.Generator]:
         sequence = np.random.SeedSequence([self.seed, self.epoch * self.trials_per_epoch + index])
         conditions, composition, augmentation = sequence.spawn(3)
-        config = random_trial_config(
-            np.random.default_rng(conditions),
-            duration_s=self.duration_s,
-            sampling_frequency=self.sampling_frequency,
-            num_units=self.num_units,
-            firing_rate_hz=self.firing_rate_hz,
-        )
+        config = self.recipe.draw(int(conditions.generate_state(1)[0]))
         rng = np.random.default_rng(augmentation)
         return prepare_trial(compose_trial(self.neurons, config=config, seed=composition), rng=rng), rng
 
@@ -231,6 +180,8 @@ class DetectionWindows(_ComposedTrials):
         Same seed, same trials.
     trials_per_epoch : int
         Length of the data set.
+    recipe : Recipe
+        How trials are drawn; their length, rate and firing are the network's.
     sampling_frequency : float
         Of the detector, in Hz.
     window_samples : int
@@ -245,6 +196,7 @@ class DetectionWindows(_ComposedTrials):
         *,
         seed: int,
         trials_per_epoch: int,
+        recipe: Recipe,
         sampling_frequency: float,
         window_samples: int,
         windows_per_trial: int = 16,
@@ -253,6 +205,7 @@ class DetectionWindows(_ComposedTrials):
             neurons,
             seed=seed,
             trials_per_epoch=trials_per_epoch,
+            recipe=recipe,
             sampling_frequency=sampling_frequency,
             duration_s=window_samples * windows_per_trial / sampling_frequency,
             num_units=(1, 12),
@@ -284,6 +237,8 @@ class SpikeWaveforms(_ComposedTrials):
         Same seed, same trials.
     trials_per_epoch : int
         Length of the data set.
+    recipe : Recipe
+        How trials are drawn; their length, rate and firing are the network's.
     sampling_frequency : float
         Of the embedder, in Hz.
     num_before, num_after : int
@@ -300,6 +255,7 @@ class SpikeWaveforms(_ComposedTrials):
         *,
         seed: int,
         trials_per_epoch: int,
+        recipe: Recipe,
         sampling_frequency: float,
         num_before: int,
         num_after: int,
@@ -310,6 +266,7 @@ class SpikeWaveforms(_ComposedTrials):
             neurons,
             seed=seed,
             trials_per_epoch=trials_per_epoch,
+            recipe=recipe,
             sampling_frequency=sampling_frequency,
             duration_s=6.0,
             num_units=(6, 16),

@@ -32,6 +32,11 @@ def within_unit_covariance(embedder: nn.Module, data: SpikeWaveforms) -> torch.T
     Returns
     -------
     torch.Tensor, float64 [embedding_dim, embedding_dim]
+
+    Raises
+    ------
+    ValueError
+        No unit has enough spikes.
     """
     scatter, count = torch.zeros(()), 0
     for index in range(len(data)):
@@ -44,6 +49,8 @@ def within_unit_covariance(embedder: nn.Module, data: SpikeWaveforms) -> torch.T
             residual = embedding - embedding.mean(dim=0)
             scatter = scatter + residual.T @ residual
             count += len(residual) - 1
+    if not count:
+        raise ValueError(f"No unit of {len(data)} trials has {_MIN_SPIKES} spikes: measure over more trials.")
     return scatter / count
 
 

@@ -89,6 +89,9 @@ class EmbedderModule(_Module):
     def _losses(self, batch: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
         # A trial with one unit separates nothing.
         trials = [trial for trial in batch if len(torch.unique(trial[1])) > 1]
+        if not trials:
+            # Nothing to learn from, and a step must still have a gradient.
+            return torch.stack([parameter.sum() for parameter in self.network.parameters()]).sum() * 0.0
         embedding = self.network(torch.cat([waveforms for waveforms, _ in trials]))
         parts = torch.split(embedding, [len(labels) for _, labels in trials])
         return torch.stack([self.loss(part, labels) for part, (_, labels) in zip(parts, trials, strict=True)]).mean()

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from spikeinterface_simsort.models import RecurrentEmbedder
 from spikeinterface_simsort.simulation.bank import NeuronCurrents, load_bank
+from spikeinterface_simsort.simulation.recipe import load_recipe
 from spikeinterface_simsort.training.data import DetectionWindows, SpikeWaveforms
 from spikeinterface_simsort.training.modules import DetectorModule, EmbedderModule
 
@@ -58,12 +59,13 @@ def _list_of_trials(batch: list[Any]) -> list[Any]:
 def _data(
     part: str, neurons: list[NeuronCurrents], *, config: dict[str, Any], seed: int, num_trials: int
 ) -> DetectionWindows | SpikeWaveforms:
-    section, rate = config[part], config["sampling_frequency"]
+    section, rate, recipe = config[part], config["sampling_frequency"], load_recipe(config["recipe"])
     if part == "detector":
         return DetectionWindows(
             neurons,
             seed=seed,
             trials_per_epoch=num_trials,
+            recipe=recipe,
             sampling_frequency=rate,
             window_samples=section["kwargs"]["window_samples"],
             windows_per_trial=section["windows_per_trial"],
@@ -73,6 +75,7 @@ def _data(
         neurons,
         seed=seed,
         trials_per_epoch=num_trials,
+        recipe=recipe,
         sampling_frequency=rate,
         num_before=num_before,
         num_after=section["kwargs"]["num_samples"] - num_before,
