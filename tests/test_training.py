@@ -448,3 +448,16 @@ def test_covariance_needs_a_unit_of_some_size(neurons):
     data = [(torch.randn(3, 48, 4), torch.zeros(3, dtype=torch.long))]
     with pytest.raises(ValueError, match="measure over more trials"):
         export.within_unit_covariance(torch.nn.Flatten(), data)
+
+
+def test_training_needs_neither_spikeinterface_nor_neuron():
+    # As on a machine that has a GPU, torch and a bank, and little else.
+    code = """
+import sys
+for name in ("spikeinterface", "probeinterface", "neuron"):
+    sys.modules[name] = None
+import spikeinterface_simsort.simulation.composition
+import spikeinterface_simsort.training.__main__
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
