@@ -23,6 +23,7 @@ from spikeinterface_simsort.simulation.stimuli import ornstein_uhlenbeck, pink_n
 STRETCH_MS = 500.0
 # A mean voltage above this between spikes is depolarisation block: more current would give fewer spikes.
 BLOCK_MV = -35.0
+HIGHEST_RHEOBASE_NA = 3.0
 
 
 class DrivenCell(Protocol):
@@ -87,7 +88,7 @@ def find_rheobase(cell: DrivenCell, *, precision: float = 0.05, step_ms: float =
     Raises
     ------
     ValueError
-        The cell spikes without a current, or not even at 3 nA.
+        The cell spikes without a current, or not even at `HIGHEST_RHEOBASE_NA`.
     """
     chunk = round(25.0 / DT)
 
@@ -105,13 +106,14 @@ def find_rheobase(cell: DrivenCell, *, precision: float = 0.05, step_ms: float =
         return None
 
     num_samples = round(step_ms / DT)
-    ramp = np.linspace(0.0, 3.0, round(600.0 / DT))
+    ramp = np.linspace(0.0, HIGHEST_RHEOBASE_NA, round(600.0 / DT))
     first = spikes_at(ramp)
-    if first is None:
-        raise ValueError(f"{cell.name} does not spike at up to 3 nA.")
-    high = max(float(ramp[first]), 0.01)
+    # Some cells get used to a ramp, and spike at a step only.
+    high = 0.02 if first is None else max(float(ramp[first]), 0.01)
     while spikes_at(np.full(num_samples, high)) is None:
         high *= 1.3
+        if high > HIGHEST_RHEOBASE_NA:
+            raise ValueError(f"{cell.name} does not spike at up to {HIGHEST_RHEOBASE_NA:g} nA.")
     low = high / 2
     while spikes_at(np.full(num_samples, low)) is not None:
         if low < 1e-3:

@@ -16,6 +16,7 @@ import psutil
 import pytest
 import spikeinterface.core as si
 import yaml
+from distributed import LocalCluster
 
 from spikeinterface_simsort.simulation import datasets
 from spikeinterface_simsort.simulation.bank import NeuronCurrents, save_bank
@@ -631,3 +632,13 @@ def kill_group(process: subprocess.Popen[str]) -> None:
     while any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in family):
         assert time.monotonic() < deadline, "a process outlives its group"
         time.sleep(0.05)
+
+
+def test_workers_of_a_scheduler_make_the_trials(tiny: Dataset, tmp_path: Path) -> None:
+    with LocalCluster(n_workers=2, threads_per_worker=1, protocol="tcp://", dashboard_address=":0") as cluster:
+        assert cluster.scheduler_address.startswith("tcp://")
+        dataset = replace(tiny, num_trials=3)
+        folders = make_dataset(tmp_path / "cluster", dataset, scheduler=cluster.scheduler_address)
+    assert_whole(tmp_path / "cluster", dataset)
+    for one, other in zip(folders, make_dataset(tmp_path / "serial", dataset), strict=True):
+        assert_same_trial(one, other)
