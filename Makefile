@@ -30,7 +30,7 @@ figures: $(VENV)/.installed-simulation ## Print accuracy, speed and memory: make
 	$(BIN)/python -m benchmarks.figures --bank $(or $(BANK),$(error name a neuron bank, as in: make $@ BANK=folder))
 
 physics: $(VENV)/.installed-dev ## Check the simulation: make physics SHARED=folder with reference_traces BANK=folder.
-	$(BIN)/python -m benchmarks.reference_traces --shared $(or $(SHARED),$(error name the folder that holds reference_traces)) --output benchmarks/results
+	$(BIN)/python -m benchmarks.reference_traces --shared $(or $(SHARED),$(error name the folder that holds reference_traces)) --output benchmarks/results --figure docs/reference_traces.png
 	$(BIN)/python -m benchmarks.faithful --output benchmarks/results/faithful.csv
 	$(BIN)/python -m benchmarks.spike_shapes --bank $(or $(BANK),$(error name a neuron bank)) --output benchmarks/results --figure docs/spike_shapes.png
 	$(BIN)/python -m benchmarks.composition_speed --bank $(BANK)

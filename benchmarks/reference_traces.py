@@ -302,14 +302,15 @@ def main(argv: list[str] | None = None) -> int:
         epilog="The exit code is 1 where a requirement is not met.",
     )
     parser.add_argument("--shared", type=Path, required=True, help="folder with reference_traces/ and cells/")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write the table and the figure to")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write the table to")
+    parser.add_argument("--figure", type=Path, help="PNG file to draw (reference_traces.png beside the table)")
     parser.add_argument("--num-processes", type=int, default=2, help="cells at a time (%(default)s)")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     table, traces = run(arguments.shared, num_processes=arguments.num_processes)
     arguments.output.mkdir(parents=True, exist_ok=True)
     table.to_csv(arguments.output / "reference_traces.csv", float_format="%.3g")
-    draw(traces).savefig(arguments.output / "reference_traces.png", dpi=100)
+    draw(traces).savefig(arguments.figure or arguments.output / "reference_traces.png", dpi=100)
     sys.stdout.write(markdown(table) + "\n")
     return 0 if all(criteria(table).values()) else 1
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from spikeinterface_simsort.simulation.bank import NeuronCurrents
 from spikeinterface_simsort.simulation.drift import drift_at, drift_course
@@ -221,6 +222,8 @@ def draw_trains(*, config: TrialConfig, rng: np.random.Generator) -> list[np.nda
     )
 
 
+# Sums over several threads are rounded otherwise: the same seed is to give the same bits in every process.
+@threadpool_limits.wrap(limits=1)
 def compose_trial(
     neurons: Sequence[NeuronCurrents],
     *,

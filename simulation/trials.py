@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import yaml
 from spikeinterface.core import BaseRecording, BaseSorting, NumpyRecording, NumpySorting
-from threadpoolctl import threadpool_limits
 
 from spikeinterface_simsort._version import __version__
 from spikeinterface_simsort.simulation.bank import NeuronCurrents, load_bank
@@ -103,14 +102,8 @@ def make_trial(
     --------
     >>> recording, truth = make_trial(config=TrialConfig(duration_s=10.0), seed=1)
     """
-    trial = _compose(neurons, config=config, seed=seed)
+    trial = compose_trial(neurons or bundled_bank(), config=config or TrialConfig(), seed=seed)
     return to_recording(trial), to_sorting(trial)
-
-
-def _compose(neurons: Sequence[NeuronCurrents] | None, *, config: TrialConfig | None, seed: int) -> Trial:
-    # Sums over several threads are rounded otherwise: the same seed is to give the same bits in every process.
-    with threadpool_limits(1):
-        return compose_trial(neurons or bundled_bank(), config=config or TrialConfig(), seed=seed)
 
 
 def labelled_waveforms(
@@ -266,6 +259,6 @@ def save_trial(
     config = config or TrialConfig()
     if Path(folder).exists():
         raise FileExistsError(f"{folder} exists already: choose another folder or remove it.")
-    trial = _compose(neurons, config=config, seed=seed)
+    trial = compose_trial(neurons or bundled_bank(), config=config, seed=seed)
     description = {"seed": seed, "config": config.to_dict()}
     return write_trial(folder, trial, description=description, format=format, most_waveforms=most_waveforms)
