@@ -15,17 +15,20 @@ from hashlib import sha256
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from spikeinterface_simsort.simulation.bank import save_neuron
+from spikeinterface_simsort.simulation.bank import NeuronCurrents, save_neuron
 from spikeinterface_simsort.simulation.cell_models import CellModel, me_type
 from spikeinterface_simsort.simulation.cells import iterate_cells
 from spikeinterface_simsort.simulation.drive import DriveConfig, collect_spikes, find_rheobase
 from spikeinterface_simsort.simulation.mechanisms import compile_mechanisms
 from spikeinterface_simsort.simulation.spike_currents import bank_entry, choose_windows
+
+if TYPE_CHECKING:
+    from spikeinterface_simsort.simulation.neuron_cells import NeuronCell
 
 logger = logging.getLogger(__name__)
 
@@ -95,22 +98,11 @@ def simulate_cell(model: CellModel, *, path: Path, config: BankConfig) -> None:
     from spikeinterface_simsort.simulation.neuron_cells import NeuronCell
 
     began = time.process_time()
-    cell = NeuronCell(model, max_segment_um=config.max_segment_um)
-    rheobase = find_rheobase(cell)
     digest = int.from_bytes(sha256(model.name.encode("utf-8")).digest()[:8], "big")
-    windows, duration_ms = collect_spikes(
-        cell, rheobase=rheobase, rng=np.random.default_rng([config.seed, digest]), config=config.drive
-    )
-    neuron, explained = bank_entry(
-        windows=choose_windows(windows, num_spikes=config.drive.num_spikes),
-        name=model.name,
-        seg_start=cell.seg_start,
-        seg_end=cell.seg_end,
-        seg_diam=cell.seg_diam,
-        soma=cell.soma,
-        rheobase=rheobase,
-        lost=config.lost,
-        max_components=config.max_components,
+    neuron, explained, duration_ms = drive_into_bank(
+        NeuronCell(model, max_segment_um=config.max_segment_um),
+        rng=np.random.default_rng([config.seed, digest]),
+        config=config,
     )
     save_neuron(
         path,
@@ -119,6 +111,50 @@ def simulate_cell(model: CellModel, *, path: Path, config: BankConfig) -> None:
         simulated_ms=duration_ms,
         cpu_s=time.process_time() - began,
     )
+
+
+def drive_into_bank(
+    cell: NeuronCell, *, rng: np.random.Generator, config: BankConfig
+) -> tuple[NeuronCurrents, float, float]:
+    """Drive a cell from its rheobase on until its spikes make an entry of a bank.
+
+    Parameters
+    ----------
+    cell : NeuronCell
+        The cell.
+    rng : np.random.Generator
+        Source of its stimuli.
+    config : BankConfig
+        How long it is driven, and what is kept.
+
+    Returns
+    -------
+    neuron : NeuronCurrents
+        The entry.
+    explained_variance : float
+        See `spike_currents.bank_entry`.
+    duration_ms : float
+        Simulated time, without the search for the rheobase.
+
+    Raises
+    ------
+    ValueError
+        The cell does not spike as it should.
+    """
+    rheobase = find_rheobase(cell)
+    windows, duration_ms = collect_spikes(cell, rheobase=rheobase, rng=rng, config=config.drive)
+    neuron, explained = bank_entry(
+        windows=choose_windows(windows, num_spikes=config.drive.num_spikes),
+        name=cell.name,
+        seg_start=cell.seg_start,
+        seg_end=cell.seg_end,
+        seg_diam=cell.seg_diam,
+        soma=cell.soma,
+        rheobase=rheobase,
+        lost=config.lost,
+        max_components=config.max_components,
+    )
+    return neuron, explained, duration_ms
 
 
 def build_bank(

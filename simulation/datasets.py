@@ -8,7 +8,7 @@ import logging
 import shutil
 import warnings
 from collections.abc import Callable, Generator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -182,7 +182,7 @@ def _results(
         cluster = LocalCluster(
             n_workers=min(num_workers, len(missing)), threads_per_worker=1, processes=True, dashboard_address=":0"
         )
-    with closing(cluster or _Nothing()), Client(cluster or scheduler) as client:
+    with cluster or nullcontext(), Client(cluster or scheduler) as client:
         waiting = iter(missing)
         # A few for each worker at a time: thousands at once would weigh on the scheduler.
         ahead = 3 * max(len(client.scheduler_info(n_workers=-1)["workers"]), 1)
@@ -217,11 +217,6 @@ def _sweep(folder: Path) -> None:
     for torn in folder.glob("trial_*.partial-*"):
         logger.info("Removing %s, which a run that was cut off left behind.", torn)
         shutil.rmtree(torn, ignore_errors=True)
-
-
-class _Nothing:
-    def close(self) -> None:
-        """Close what was never opened."""
 
 
 def make_one_trial(folder: Path, dataset: Dataset, index: int) -> str:

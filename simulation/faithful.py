@@ -17,6 +17,7 @@ import numpy as np
 from scipy.signal import resample_poly
 from threadpoolctl import threadpool_limits
 
+from spikeinterface_simsort.simulation.bank_building import BankConfig, drive_into_bank
 from spikeinterface_simsort.simulation.cell_models import CellModel
 from spikeinterface_simsort.simulation.composition import (
     Trial,
@@ -27,12 +28,12 @@ from spikeinterface_simsort.simulation.composition import (
     random_streams,
     unit_truth,
 )
-from spikeinterface_simsort.simulation.drive import DriveConfig, collect_spikes, drive, find_rheobase
+from spikeinterface_simsort.simulation.drive import drive
 from spikeinterface_simsort.simulation.electrodes import Contacts
 from spikeinterface_simsort.simulation.extracellular import contact_field
 from spikeinterface_simsort.simulation.mechanisms import compile_mechanisms
 from spikeinterface_simsort.simulation.placement import PlacedNeuron, draw_unit
-from spikeinterface_simsort.simulation.spike_currents import DT, bank_entry, choose_windows, spike_samples
+from spikeinterface_simsort.simulation.spike_currents import DT, spike_samples
 from spikeinterface_simsort.simulation.trial_config import TrialConfig
 from spikeinterface_simsort.simulation.trials import write_trial
 
@@ -62,7 +63,6 @@ def simulate_unit(
     config: TrialConfig,
     contacts: Contacts,
     seed: np.random.SeedSequence,
-    max_segment_um: float = 120.0,
 ) -> FaithfulUnit:
     """Place a cell and simulate it for the length of a trial, in this process.
 
@@ -76,8 +76,6 @@ def simulate_unit(
         Of the electrode.
     seed : np.random.SeedSequence
         The same seed gives the same unit.
-    max_segment_um : float
-        See `neuron_cells.NeuronCell`.
 
     Returns
     -------
@@ -92,28 +90,16 @@ def simulate_unit(
     from spikeinterface_simsort.simulation.neuron_cells import NeuronCell
 
     stimuli, place = (np.random.default_rng(child) for child in seed.spawn(2))
-    cell = NeuronCell(model, max_segment_um=max_segment_um)
-    rheobase = find_rheobase(cell)
-    drive_config = DriveConfig()
-    windows, _ = collect_spikes(cell, rheobase=rheobase, rng=stimuli, config=drive_config)
-    neuron, _ = bank_entry(
-        windows=choose_windows(windows, num_spikes=drive_config.num_spikes),
-        name=model.name,
-        seg_start=cell.seg_start,
-        seg_end=cell.seg_end,
-        seg_diam=cell.seg_diam,
-        soma=cell.soma,
-        rheobase=rheobase,
-        lost=3e-4,
-        max_components=20,
-    )
+    bank_config = BankConfig()
+    cell = NeuronCell(model, max_segment_um=bank_config.max_segment_um)
+    neuron, _, _ = drive_into_bank(cell, rng=stimuli, config=bank_config)
     placed = draw_unit([neuron], config=config, contacts=contacts, displacements=np.zeros((1, 3)), rng=place)
     field = contact_field(neuron, soma_position=placed.soma_position, rotation=placed.rotation, contacts=contacts)
     num_samples = round(config.duration_s * 1000.0 / DT)
     potentials = np.empty((len(contacts), num_samples), dtype="float32")
     v_soma = np.empty(num_samples, dtype="float32")
     position = 0
-    for v, currents in drive(cell, rheobase=rheobase, rng=stimuli, rate_hz=config.firing_rate_hz):
+    for v, currents in drive(cell, rheobase=neuron.rheobase, rng=stimuli, rate_hz=config.firing_rate_hz):
         count = min(len(v), num_samples - position)
         potentials[:, position : position + count] = (field @ currents)[:, :count]
         v_soma[position : position + count] = v[:count]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import shutil
 import tarfile
 import zlib
@@ -14,14 +13,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from spikeinterface_simsort.folders import replacing
+from spikeinterface_simsort.hub import HubAddressError, parse_hub_address
 from spikeinterface_simsort.simulation.download import FetchError, check_digest, download, file_digest
 
 logger = logging.getLogger(__name__)
 
 RECORD_FILE, CELLS_FOLDER = "SOURCE.json", "cells"
-_REPO_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
-_REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_MOVING_REVISIONS = {"main", "master", "head"}
 _MARKRAM = "Markram et al. 2015, Cell 163:456, doi:10.1016/j.cell.2015.09.029"
 
 
@@ -189,7 +186,10 @@ def fetch_hub(address: str, folder: str | Path) -> Path:
     FetchError
         The address is malformed or not pinned, the download failed, or `folder` holds something else.
     """
-    repo_id, revision = _parse_hub_address(address)
+    try:
+        repo_id, revision = parse_hub_address(address, what="a data set")
+    except HubAddressError as error:
+        raise FetchError(str(error)) from error
     folder = Path(folder)
     cells, record = folder / CELLS_FOLDER, _read_record(folder)
     if record:
@@ -278,13 +278,3 @@ def _write_record(folder: Path, **record: Any) -> None:
     partial = folder / f"{RECORD_FILE}.partial"
     partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     partial.replace(folder / RECORD_FILE)
-
-
-def _parse_hub_address(address: str) -> tuple[str, str]:
-    repo_id, _, revision = address.removeprefix("hf://").partition("@")
-    if not address.startswith("hf://") or not _REPO_ID.fullmatch(repo_id):
-        raise FetchError(f"{address!r} is not an address of a data set: write it as hf://owner/name@revision.")
-    if not _REVISION.fullmatch(revision) or revision.lower() in _MOVING_REVISIONS:
-        example = f"hf://{repo_id}@<commit or tag>"
-        raise FetchError(f"{address!r} may change from one day to the next: pin a revision, as in {example}.")
-    return repo_id, revision

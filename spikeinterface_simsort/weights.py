@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spikeinterface_simsort.hub import HubAddressError, is_repo_id, parse_hub_address
 from spikeinterface_simsort.weights_format import (
     CARD_FILE,
     NETWORK_FILES,
@@ -38,9 +39,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _BUNDLED_FOLDER = Path(__file__).parent / "assets" / "weights"
-_REPO_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
-_REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_MOVING_REVISIONS = {"main", "master", "head"}
 
 
 class WeightsError(RuntimeError):
@@ -246,7 +244,7 @@ def push_weights(
     WeightsError
         The weights cannot be loaded, have no card, or the hub refused them.
     """
-    if not _REPO_ID.fullmatch(repo_id):
+    if not is_repo_id(repo_id):
         raise WeightsError(f"{repo_id!r} is not a repository of the hub: write it as owner/name.")
     weights = load_weights(Path(folder))
     if not (weights.folder / CARD_FILE).is_file():
@@ -301,13 +299,10 @@ def _is_hub_address(weights: str | Path) -> bool:
 
 
 def _parse_hub_address(address: str) -> tuple[str, str]:
-    repo_id, _, revision = address.removeprefix("hf://").partition("@")
-    if not _REPO_ID.fullmatch(repo_id):
-        raise WeightsError(f"{address!r} is not an address of weights: write it as hf://owner/name@revision.")
-    if not _REVISION.fullmatch(revision) or revision.lower() in _MOVING_REVISIONS:
-        example = f"hf://{repo_id}@<commit or tag>"
-        raise WeightsError(f"{address!r} may change from one day to the next: pin a revision, as in {example}.")
-    return repo_id, revision
+    try:
+        return parse_hub_address(address, what="weights")
+    except HubAddressError as error:
+        raise WeightsError(str(error)) from error
 
 
 def _find_cached(address: str) -> Path | None:
