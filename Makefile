@@ -36,7 +36,7 @@ physics: $(VENV)/.installed-dev ## Check the simulation: make physics SHARED=fol
 	$(BIN)/python -m benchmarks.composition_speed --bank $(BANK)
 
 train: $(VENV)/.installed-training ## Train the default networks and export them to runs/default: make train BANK=folder.
-	$(BIN)/python -m $(PACKAGE).training --bank $(or $(BANK),$(error name a neuron bank, as in: make $@ BANK=folder)) --output runs/default
+	$(BIN)/simsort train all --bank $(or $(BANK),$(error name a neuron bank, as in: make $@ BANK=folder)) --output runs/default
 
 clean: ## Remove builds, caches and the demo's output; environment and training runs stay.
 	rm -rf build dist *.egg-info demo_output .pytest_cache .ruff_cache .hypothesis

@@ -17,6 +17,7 @@ from spikeinterface_simsort.cli_demo import add_demo_parser
 from spikeinterface_simsort.cli_fetch import add_fetch_parser
 from spikeinterface_simsort.cli_simulate import add_simulate_parser
 from spikeinterface_simsort.cli_sort import add_sort_parser
+from spikeinterface_simsort.cli_train import add_train_parser
 from spikeinterface_simsort.cli_weights import add_weights_parser
 from spikeinterface_simsort.weights import WeightsError
 
@@ -45,6 +46,8 @@ first commands:
       make recordings whose spikes are known
   simsort bank cells --output neuron_bank
       simulate detailed cell models, which recordings can then be made of
+  simsort train all --bank neuron_bank --output run
+      train the networks on such recordings
   simsort weights show
       say which networks sort, and what they were trained on
 
@@ -109,6 +112,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_fetch_parser(subparsers)
     add_bank_parser(subparsers)
     add_simulate_parser(subparsers)
+    add_train_parser(subparsers)
     add_weights_parser(subparsers)
     return parser
 

@@ -165,13 +165,15 @@ def natural_int(text: str) -> int:
     return value
 
 
-def require_simulation(*more: str) -> None:
-    """Refuse to go on without the packages of the extra ``simulation``.
+def require_simulation(*more: str, extra: str = "simulation") -> None:
+    """Refuse to go on without the packages that compose trials.
 
     Parameters
     ----------
     *more : str
-        Packages that are needed besides what every simulation needs.
+        Packages that are needed besides.
+    extra : str
+        Of this package, which brings all of them.
 
     Raises
     ------
@@ -180,7 +182,7 @@ def require_simulation(*more: str) -> None:
     """
     missing = [name for name in ("lfpykit", *more) if not _is_installed(name)]
     if missing:
-        raise CommandError(f"{missing[0]} is not installed: pip install 'spikeinterface-simsort[simulation]'")
+        raise CommandError(f"{missing[0]} is not installed: pip install 'spikeinterface-simsort[{extra}]'")
 
 
 def _is_installed(name: str) -> bool:

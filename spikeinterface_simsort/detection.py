@@ -8,42 +8,15 @@ from spikeinterface.core import BaseRecording
 from spikeinterface.core.base import base_peak_dtype
 from spikeinterface.core.node_pipeline import PeakDetector
 
+from spikeinterface_simsort.peaks import EDGE_SHARE, find_peaks
 from spikeinterface_simsort.preprocessing import check_finite
 from spikeinterface_simsort.resampling import SamplingGrid
 from spikeinterface_simsort.waveforms import align_peaks
 
 # Windows a batch: large enough for matrix products, small enough for any memory.
 _WINDOWS_PER_BATCH = 16
-# Share of a window, on either side, whose output is discarded.
-_EDGE_SHARE = 1 / 16
 
 peak_dtype = [*base_peak_dtype, ("probability", "float32")]
-
-
-def find_peaks(probability: np.ndarray, *, threshold: float, exclude_samples: int) -> np.ndarray:
-    """Local maxima of a probability over a threshold, no two closer than `exclude_samples`.
-
-    Parameters
-    ----------
-    probability : np.ndarray, float32 [num_samples]
-        Of a spike at each sample.
-    threshold : float
-        Smallest probability of a peak.
-    exclude_samples : int
-        A peak is the largest value within so many samples on either side; of equal ones, the first.
-
-    Returns
-    -------
-    np.ndarray, int64 [num_peaks]
-        Increasing. Whether a sample is a peak depends on its `exclude_samples` neighbours alone.
-    """
-    candidate = np.flatnonzero(probability >= threshold)
-    padded = np.pad(probability, exclude_samples, constant_values=-1.0)
-    window = padded[candidate[:, None] + np.arange(2 * exclude_samples + 1)]
-    centre = window[:, exclude_samples]
-    first = np.all(window[:, :exclude_samples] < centre[:, None], axis=1)
-    largest = np.all(window[:, exclude_samples + 1 :] <= centre[:, None], axis=1)
-    return candidate[first & largest]
 
 
 class NetworkPeakDetector(PeakDetector):
@@ -89,7 +62,7 @@ class NetworkPeakDetector(PeakDetector):
             recording_frequency=recording.get_sampling_frequency(), model_frequency=model_frequency
         )
         self.window_samples: int = network.window_samples  # pyright: ignore[reportAttributeAccessIssue]
-        self.edge_samples = int(self.window_samples * _EDGE_SHARE)
+        self.edge_samples = int(self.window_samples * EDGE_SHARE)
         self.hop_samples = self.window_samples - 2 * self.edge_samples
         self.exclude_samples = max(round(exclude_ms * model_frequency / 1000), 1)
         self.align_samples = max(round(align_ms * model_frequency / 1000), 1)

@@ -48,7 +48,10 @@ def open_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def fill_folder(folder: Path, *, networks: dict[str, nn.Module], config: dict[str, Any], card: str) -> None:
-    """Write the files of a weights folder, and verify that they can be read; raises DefectError."""
+    """Write the files of a weights folder, the digests at the card's end, and verify that they can be read.
+
+    Raises DefectError.
+    """
     from safetensors.torch import save
 
     digests = {}
@@ -60,6 +63,8 @@ def fill_folder(folder: Path, *, networks: dict[str, nn.Module], config: dict[st
         digests[name] = hashlib.sha256(data).hexdigest()
     config = {"format_version": FORMAT_VERSION, **config, "sha256": digests}
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    files = "\n".join(f"| {name} | {digest} |" for name, digest in digests.items())
+    card = f"{card.rstrip()}\n\n## Files\n| | sha256 |\n| --- | --- |\n{files}\n"
     (folder / CARD_FILE).write_text(card, encoding="utf-8")
     open_folder(folder)
 

@@ -12,9 +12,10 @@ from spikeinterface.core import BaseRecording, NumpyRecording
 
 from spikeinterface_simsort.clustering import cluster, has_valley, informative_axes, merge_components
 from spikeinterface_simsort.compute import choose_device, job_arguments
-from spikeinterface_simsort.detection import find_peaks, pad_channels, peak_dtype
+from spikeinterface_simsort.detection import pad_channels, peak_dtype
 from spikeinterface_simsort.groups import split_blocks, split_groups
 from spikeinterface_simsort.params import ParameterError, SimSortParams
+from spikeinterface_simsort.peaks import find_peaks
 from spikeinterface_simsort.refinement import Unit, refine, remove_double_spikes, remove_double_units
 from spikeinterface_simsort.resampling import SamplingGrid
 from spikeinterface_simsort.waveforms import align_peaks, extract_waveforms

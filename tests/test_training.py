@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import hashlib
 import math
 import subprocess
 import sys
@@ -12,13 +13,13 @@ import pytest
 import torch
 import yaml
 
+from spikeinterface_simsort.cli import main
 from spikeinterface_simsort.models import build_embedder
 from spikeinterface_simsort.simulation.bank import save_bank
 from spikeinterface_simsort.simulation.composition import compose_trial
 from spikeinterface_simsort.simulation.recipe import load_recipe
 from spikeinterface_simsort.simulation.trial_config import TrialConfig
 from spikeinterface_simsort.simulation.trials import bundled_bank
-from spikeinterface_simsort.training import __main__ as command
 from spikeinterface_simsort.training import export, run
 from spikeinterface_simsort.training.card import model_card
 from spikeinterface_simsort.training.data import (
@@ -28,7 +29,20 @@ from spikeinterface_simsort.training.data import (
     detection_targets,
     prepare_trial,
 )
-from spikeinterface_simsort.training.losses import prototype_loss, triplet_loss
+from spikeinterface_simsort.training.evaluation import (
+    DetectionScores,
+    detection_scores,
+    embedding_scores,
+    match_spikes,
+    mixture_ari,
+)
+from spikeinterface_simsort.training.losses import (
+    hard_triplet_loss,
+    nt_xent_loss,
+    prototype_loss,
+    supervised_contrastive_loss,
+    triplet_loss,
+)
 from spikeinterface_simsort.training.modules import DetectorModule, EmbedderModule
 from spikeinterface_simsort.weights import load_weights
 
@@ -88,6 +102,7 @@ def small_and_tidy(monkeypatch):
     monkeypatch.setattr(run, "VALIDATION_TRIALS", 2)
     monkeypatch.setattr(run, "_fit_svd_basis", functools.partial(run._fit_svd_basis, num_trials=3))
     monkeypatch.setattr(export, "_CALIBRATION_TRIALS", 3)
+    monkeypatch.setattr(export, "_SCORED_TRIALS", 3)
     num_threads = torch.get_num_threads()
     yield
     torch.set_num_threads(num_threads)
@@ -155,6 +170,104 @@ def test_triplet_loss():
     labels = torch.tensor([0, 0, 0, 1, 1, 1])
     assert triplet_loss(10.0 * labels[:, None].float(), labels).item() == 0.0
     assert triplet_loss(torch.zeros(6, 2), labels, margin=0.7).item() == pytest.approx(0.7, abs=1e-4)
+
+
+def two_units(*, angle):
+    """Two spikes of each of two units, on the circle, `angle` apart."""
+    directions = torch.tensor([0.0, 0.0, angle, angle])
+    return torch.stack([directions.cos(), directions.sin()], dim=1), torch.tensor([0, 0, 1, 1])
+
+
+def test_hard_triplet_loss():
+    embedding = torch.tensor([[0.0, 0.0], [0.0, 1.0], [3.0, 0.0], [3.0, 1.0]])
+    labels = torch.tensor([0, 0, 1, 1])
+    assert hard_triplet_loss(embedding, labels, margin=2.5).item() == pytest.approx(1.0 - 3.0 + 2.5)
+    assert hard_triplet_loss(embedding, labels, margin=1.0).item() == 0.0
+
+
+def test_contrastive_losses_by_hand():
+    # Opposite units: the logits are 1 / t of the own unit and -1 / t of the other's two.
+    embedding, labels = two_units(angle=math.pi)
+    expected = math.log(1 + 2 * math.exp(-2 / 0.5))
+    assert nt_xent_loss(embedding, labels, temperature=0.5).item() == pytest.approx(expected, rel=1e-5)
+    # Two spikes a unit: the only partner is the same, and so is the loss.
+    assert supervised_contrastive_loss(embedding, labels, temperature=0.5).item() == pytest.approx(expected, rel=1e-5)
+    # Length says nothing.
+    assert nt_xent_loss(3 * embedding, labels, temperature=0.5).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", [nt_xent_loss, supervised_contrastive_loss])
+def test_contrastive_losses_fall_as_units_part(loss):
+    values = [loss(*two_units(angle=angle)).item() for angle in (0.1, 1.0, 2.0, 3.0)]
+    assert values == sorted(values, reverse=True)
+
+
+def test_supervised_contrastive_loss_counts_every_partner():
+    generator = torch.Generator().manual_seed(0)
+    embedding, labels = torch.randn(7, 3, generator=generator), torch.tensor([0, 0, 0, 1, 1, 2, 2])
+    unit_length = torch.nn.functional.normalize(embedding, dim=1)
+    terms = []
+    for i in range(7):
+        others = [k for k in range(7) if k != i]
+        total = torch.stack([(unit_length[i] @ unit_length[k] / 0.1).exp() for k in others]).sum().log()
+        partners = [k for k in others if labels[k] == labels[i]]
+        terms.append(torch.stack([total - unit_length[i] @ unit_length[k] / 0.1 for k in partners]).mean())
+    expected = torch.stack(terms).mean()
+    torch.testing.assert_close(supervised_contrastive_loss(embedding, labels), expected)
+
+
+# Scores
+
+
+def test_match_spikes():
+    found, truth = np.array([10.0, 12.0, 50.0]), np.array([9.0, 30.0, 51.5])
+    first, second = match_spikes(found, truth, delta=2.0)
+    assert first.tolist() == [0, 2] and second.tolist() == [0, 2]
+    assert [len(index) for index in match_spikes(found, truth[:0], delta=2.0)] == [0, 0]
+
+
+def test_match_spikes_makes_as_many_pairs_as_can_be():
+    # The first could take the second's only partner.
+    first, second = match_spikes(np.array([10.0, 11.0]), np.array([9.5, 10.5]), delta=1.0)
+    assert first.tolist() == [0, 1] and second.tolist() == [0, 1]
+
+
+class Oracle(torch.nn.Module):
+    """Detector that is told the targets, trial by trial."""
+
+    def __init__(self, data):
+        super().__init__()
+        self.targets = [detection_targets(data.prepared(i)[0], sampling_frequency=20000.0)[0] for i in range(len(data))]
+        self.calls = 0
+
+    def forward(self, windows):
+        target = torch.from_numpy(self.targets[self.calls].reshape(windows.shape[:2]))
+        self.calls += 1
+        return torch.logit(target.clamp(1e-6, 1 - 1e-6))
+
+
+def test_detection_scores(neurons):
+    data = data_set("detector", neurons)
+    (scores,) = detection_scores(Oracle(data), data, thresholds=[0.5])
+    # Spikes nearer than 0.4 ms are one peak, and those at the borders of windows may be on either side.
+    assert scores.precision > 0.95 and scores.recall > 0.8
+    (nothing,) = detection_scores(lambda windows: torch.full(windows.shape[:2], -9.0), data, thresholds=[0.5])
+    assert nothing.accuracy == nothing.recall == nothing.precision == 0.0
+
+
+def test_embedding_scores(neurons):
+    data = data_set("embedder", neurons)
+    scores = embedding_scores(torch.nn.Flatten(), data)
+    assert scores["embedding"] == pytest.approx(scores["pca"], abs=0.05) and scores["pca"] > 0.3
+    noise = embedding_scores(lambda waveforms: torch.rand(len(waveforms), 8), data)
+    assert noise["embedding"] < 0.1
+
+
+def test_mixture_ari():
+    rng = np.random.default_rng(0)
+    labels = np.repeat([4, 7, 9], 40)
+    assert mixture_ari(rng.normal(size=(120, 2)) + 10 * labels[:, None], labels) == 1.0
+    assert mixture_ari(rng.normal(size=(120, 2)), labels) < 0.1
 
 
 # Data
@@ -237,7 +350,7 @@ def test_held_out_cells_are_not_trained_on(part, bank, tmp_path, monkeypatch):
 
     monkeypatch.setattr(run, "_data", recording_data)
     train(part, bank=bank, output=tmp_path)
-    run.embedder_data(bank, config=CONFIG, num_trials=1)
+    run.trial_data("embedder", bank=bank, config=CONFIG, num_trials=1, held_out=False)
     training, validation, calibration = used
     assert training == calibration and len(training) == 14
     assert not any(name.startswith(("L6", "stellate")) for name in training)
@@ -252,7 +365,7 @@ def test_calibration_trials_are_new(bank, monkeypatch):
         return make_data(*args, **kwargs)
 
     monkeypatch.setattr(run, "_data", recording_data)
-    run.embedder_data(bank, config=CONFIG, num_trials=1)
+    run.trial_data("embedder", bank=bank, config=CONFIG, num_trials=1, held_out=False)
     training, validation = np.random.SeedSequence(CONFIG["seed"]).generate_state(2)
     assert seeds[0] not in (int(training), int(validation))
 
@@ -343,7 +456,7 @@ def test_paper_configuration_trains(part, rate, bank, tmp_path):
 def test_whitening(bank):
     torch.manual_seed(0)
     embedder = build_embedder(architecture="perceptron", **CONFIG["embedder"]["kwargs"]).eval()
-    data = run.embedder_data(bank, config=CONFIG, num_trials=3)
+    data = run.trial_data("embedder", bank=bank, config=CONFIG, num_trials=3, held_out=False)
     covariance = export.within_unit_covariance(embedder, data)
     assert covariance.shape == (4, 4) and covariance.dtype == torch.float64
     assert not torch.allclose(covariance, torch.eye(4, dtype=torch.float64), atol=0.1)
@@ -359,7 +472,7 @@ def test_export_round_trip(bank, tmp_path):
         "embedder_checkpoint": checkpoints["embedder"],
         "config": CONFIG,
         "bank": bank,
-        "card": model_card(CONFIG, cells="Cells of a test."),
+        "cells": "Cells of a test.",
     }
     weights = load_weights(export.export_weights(tmp_path / "weights", **arguments))
     assert weights.config["name"] == "simsort-tiny"
@@ -368,26 +481,44 @@ def test_export_round_trip(bank, tmp_path):
     state = network_state(checkpoints["detector"])
     for name, value in weights.detector.state_dict().items():
         assert torch.equal(value, state[f"network.{name}"])
-    data = run.embedder_data(bank, config=CONFIG, num_trials=3)
+    data = run.trial_data("embedder", bank=bank, config=CONFIG, num_trials=3, held_out=False)
     whitened = export.within_unit_covariance(weights.embedder, data)
     torch.testing.assert_close(whitened, torch.eye(4, dtype=torch.float64), atol=1e-3, rtol=0.0)
-    assert (weights.folder / "README.md").read_text(encoding="utf8") == arguments["card"]
+    card = (weights.folder / "README.md").read_text(encoding="utf8")
+    assert "Cells of a test." in card and "| detection accuracy at 1.0 ms, threshold 0.35 |" in card
+    for name, digest in weights.config["sha256"].items():
+        assert f"| {name} | {digest} |" in card
+        assert hashlib.sha256((weights.folder / name).read_bytes()).hexdigest() == digest
 
 
-def test_model_card():
-    card = model_card(
-        CONFIG,
-        cells="Cells of a test.",
-        licence="Shared under CC BY-NC-SA 4.0.",
-        license_id="cc-by-nc-sa-4.0",
-        scores="| score |\n| --- |\n| 1 |",
-    )
+def test_threshold_is_chosen_where_none_is_given(bank, tmp_path, monkeypatch):
+    scores = [DetectionScores(threshold=t, accuracy=a, recall=1.0, precision=a) for t, a in ((0.2, 0.5), (0.3, 0.7))]
+    monkeypatch.setattr(export, "detection_scores", lambda *args, **kwargs: scores)
+    config = copy.deepcopy(CONFIG)
+    config["detector"]["threshold"] = None
+    checkpoints = {f"{part}_checkpoint": train(part, bank=bank, output=tmp_path / part) for part in DATA_SETS}
+    weights = load_weights(export.export_weights(tmp_path / "weights", config=config, bank=bank, **checkpoints))
+    assert weights.config["detector"]["threshold"] == 0.3
+
+
+def test_model_card(neurons):
+    scores = {"ARI": 0.5}
+    card = model_card(CONFIG, neurons=neurons, scores=scores, cells="Cells of a test.", license_id="cc-by-nc-sa-4.0")
     front = card.split("---\n")[1]
     assert yaml.safe_load(front)["license"] == "cc-by-nc-sa-4.0"
     assert "CC BY-NC-SA 4.0" in card.split("## Licence")[1]
-    for part in ("| batches | 4 | 4 |", "| trials | 8 | 8 |", "seed 5", "stellate", "Cells of a test.", "| score |"):
+    for part in (
+        "| batches | 4 | 4 |",
+        "| trials | 8 | 8 |",
+        "seed 5",
+        "stellate",
+        "Cells of a test.",
+        "| ARI | 0.500",
+    ):
         assert part in card
+    assert f"{len(neurons)} cells: " in card
     assert "{" not in card
+    assert "licence of the cells" in model_card(CONFIG, neurons=neurons, scores=scores, license_id="mit")
 
 
 # Command line
@@ -402,11 +533,12 @@ def test_load_config(tmp_path):
         run.load_config("absent.yaml")
 
 
-def test_help():
-    command_line = [sys.executable, "-m", "spikeinterface_simsort.training", "--help"]
-    result = subprocess.run(command_line, capture_output=True, text=True, timeout=120)
-    assert result.returncode == 0, result.stderr
-    assert "--bank" in result.stdout and "--config" in result.stdout
+def test_help(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--help"])
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    assert "--bank" in shown and "--config" in shown
 
 
 def write_config(folder):
@@ -415,25 +547,44 @@ def write_config(folder):
     return str(path)
 
 
-def test_from_the_bank_to_weights(bank, tmp_path):
-    output = tmp_path / "output"
-    options = ["--bank", str(bank), "--output", str(output), "--config", write_config(tmp_path)]
-    options += ["--epochs", "1", "--seed", "9", "--threads", "1", "--no-progress"]
-    assert command.main(options) == 0
-    weights = load_weights(output / "weights")
+def command(what, *, bank, folder, more=()):
+    options = ["train", what, "--bank", str(bank), "--output", str(folder / "run"), "--config", write_config(folder)]
+    return main(["--quiet", *options, "--threads", "1", *more])
+
+
+def test_from_the_bank_to_weights(bank, tmp_path, capsys):
+    more = ["--epochs", "1", "--seed", "9", "--cells", "Cells of a test.", "--license", "cc-by-nc-sa-4.0"]
+    assert command("all", bank=bank, folder=tmp_path, more=more) == 0
+    weights = load_weights(tmp_path / "run" / "weights")
     assert weights.config["name"] == "simsort-tiny"
-    card = (output / "weights" / "README.md").read_text(encoding="utf8")
-    assert "seed 9" in card and "| batches | 2 | 2 |" in card
+    card = (weights.folder / "README.md").read_text(encoding="utf8")
+    assert "seed 9" in card and "| batches | 2 | 2 |" in card and "Cells of a test." in card
     for part in DATA_SETS:
-        assert (output / part / "checkpoints" / "last.ckpt").exists()
+        assert (tmp_path / "run" / part / "checkpoints" / "last.ckpt").exists()
+        lines = (tmp_path / "run" / part / "loss.csv").read_text(encoding="utf8").splitlines()
+        assert lines[0] == "epoch,train_loss,val_loss" and len(lines) == 2
+        assert (tmp_path / "run" / part / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert str(tmp_path / "run" / "weights") in capsys.readouterr().out
 
 
 def test_only_one_network(bank, tmp_path):
-    options = ["--bank", str(bank), "--output", str(tmp_path), "--config", write_config(tmp_path)]
-    options += ["--only", "detector", "--epochs", "1", "--batches-per-epoch", "1", "--threads", "1", "--no-progress"]
-    assert command.main(options) == 0
-    assert torch.load(tmp_path / "detector" / "checkpoints" / "last.ckpt", weights_only=False)["global_step"] == 1
-    assert not (tmp_path / "embedder").exists() and not (tmp_path / "weights").exists()
+    more = ["--epochs", "1", "--batches-per-epoch", "1"]
+    assert command("detector", bank=bank, folder=tmp_path, more=more) == 0
+    checkpoint = tmp_path / "run" / "detector" / "checkpoints" / "last.ckpt"
+    assert torch.load(checkpoint, weights_only=False)["global_step"] == 1
+    assert not (tmp_path / "run" / "embedder").exists() and not (tmp_path / "run" / "weights").exists()
+
+
+def test_misuse(bank, tmp_path, capsys):
+    assert command("detector", bank=tmp_path / "absent", folder=tmp_path) == 1
+    assert "There is no neuron bank at" in capsys.readouterr().err
+    assert command("detector", bank=bank, folder=tmp_path, more=["--config", "absent.yaml"]) == 1
+    assert "default, paper or a YAML file" in capsys.readouterr().err
+    assert command("detector", bank=bank, folder=tmp_path, more=["--precision", "7-bit"]) == 1
+    assert "7-bit" in capsys.readouterr().err
+    (tmp_path / "run").write_text("in the way", encoding="utf8")
+    assert command("detector", bank=bank, folder=tmp_path) == 1
+    assert "is a file" in capsys.readouterr().err
 
 
 def test_a_batch_that_teaches_nothing_costs_nothing(neurons):
@@ -457,7 +608,8 @@ import sys
 for name in ("spikeinterface", "probeinterface", "neuron"):
     sys.modules[name] = None
 import spikeinterface_simsort.simulation.composition
-import spikeinterface_simsort.training.__main__
+import spikeinterface_simsort.cli
+import spikeinterface_simsort.training.export
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -22,6 +22,18 @@ IGNORED_SNR = (2.5, 3.5)
 # Standard deviation of the soft label around each spike, in ms.
 LABEL_WIDTH_MS = 0.1
 
+# How often a trial looks like one of these.
+_P_SLOW, _SLOW_RATES_HZ = 0.25, (10000.0, 20000.0)
+_P_CHANNEL_NOISE = 0.3
+_P_DEAD = 0.1
+_P_DOUBLE = 0.05
+_P_TURNED = 0.1
+# Waveforms of spike files are short: how often, and what they hold before and after the peak, in ms.
+_P_SHORT, _SHORT_BEFORE_MS, _SHORT_AFTER_MS = 0.1, (0.15, 0.5), (0.6, 1.2)
+# How often a spike is a little off in time (samples) or in size (share).
+_P_JITTER, _JITTER_SAMPLES = 0.3, 0.2
+_P_AMPLITUDE, _AMPLITUDE_SPREAD = 0.3, 0.08
+
 
 @dataclass(frozen=True)
 class PreparedTrial:
@@ -55,31 +67,33 @@ def prepare_trial(trial: Trial, *, rng: np.random.Generator, augment: bool = Tru
     rng : np.random.Generator
         Source of the augmentations.
     augment : bool
-        Vary the band, the polarity, the order of the channels, and lose or double a channel at times.
+        Vary the band, as far as that of a slow recording, the polarity, the order of the channels and their noise, and
+        lose or double a channel at times.
 
     Returns
     -------
     PreparedTrial
     """
     rate = trial.sampling_frequency
-    low, high = (rng.uniform(200.0, 450.0), rng.uniform(4500.0, 8000.0)) if augment else (300.0, 6000.0)
+    traces, templates = trial.traces, trial.templates
+    low, high = 300.0, 6000.0
+    if augment:
+        low, high = rng.uniform(200.0, 450.0), rng.uniform(4500.0, 8000.0)
+        if rng.random() < _P_SLOW:
+            # What such a recording has above its Nyquist frequency no resampling brings back.
+            high = min(high, NYQUIST_SHARE * rng.uniform(*_SLOW_RATES_HZ) / 2)
+        order, gains = _draw_channels(traces.shape[1], rng=rng)
+        traces, templates = traces[:, order] * gains, templates[:, :, order] * gains
+        if rng.random() < _P_CHANNEL_NOISE:
+            # After the doubling: two channels of one contact are nearly the same, not quite.
+            spread = np.median(np.abs(trial.traces)) / 0.6745 * np.abs(gains) * rng.uniform(0.0, 1.0, size=len(gains))
+            traces = traces + spread * rng.standard_normal(traces.shape, dtype="float32")
     # As in the sorter's preprocessing.
     band = (low, min(high, NYQUIST_SHARE * rate / 2))
     sos = signal.butter(3, band, btype="bandpass", fs=rate, output="sos")
-    traces = signal.sosfiltfilt(sos, trial.traces, axis=0)
-    padded = np.pad(trial.templates, ((0, 0), (200, 200), (0, 0)))
+    traces = signal.sosfiltfilt(sos, traces, axis=0)
+    padded = np.pad(templates, ((0, 0), (200, 200), (0, 0)))
     templates = signal.sosfiltfilt(sos, padded, axis=1) if len(padded) else padded
-
-    if augment:
-        order = rng.permutation(traces.shape[1])
-        gains = np.ones(traces.shape[1])
-        if rng.random() < 0.1:
-            gains[rng.integers(len(gains))] = 0.0
-        elif rng.random() < 0.05:
-            order[rng.integers(len(order))] = order[0]
-        if rng.random() < 0.1:
-            gains = -gains
-        traces, templates = traces[:, order] * gains, templates[:, :, order] * gains
 
     noise = np.median(np.abs(traces), axis=0) / 0.6745
     scale = np.where(noise > 0, 1.0 / np.where(noise > 0, noise, 1.0), 0.0)
@@ -92,6 +106,16 @@ def prepare_trial(trial: Trial, *, rng: np.random.Generator, augment: bool = Tru
         spike_labels=trial.spike_labels,
         unit_snr=snr,
     )
+
+
+def _draw_channels(num_channels: int, *, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Order of the channels, one of them twice at times, and their gains: 0 for a dead one, -1 for turned polarity."""
+    order, gains = rng.permutation(num_channels), np.ones(num_channels, dtype="float32")
+    if rng.random() < _P_DEAD:
+        gains[rng.integers(num_channels)] = 0.0
+    elif rng.random() < _P_DOUBLE:
+        order[rng.integers(num_channels)] = order[0]
+    return order, -gains if rng.random() < _P_TURNED else gains
 
 
 def detection_targets(trial: PreparedTrial, *, sampling_frequency: float) -> tuple[np.ndarray, np.ndarray]:
@@ -158,7 +182,8 @@ class _ComposedTrials(Dataset):
     def __len__(self) -> int:
         return self.trials_per_epoch
 
-    def _prepared(self, index: int) -> tuple[PreparedTrial, np.random.Generator]:
+    def prepared(self, index: int) -> tuple[PreparedTrial, np.random.Generator]:
+        """Compose and prepare a trial; the generator is for what is drawn beyond."""
         sequence = np.random.SeedSequence([self.seed, self.epoch * self.trials_per_epoch + index])
         conditions, composition, augmentation = sequence.spawn(3)
         config = self.recipe.draw(int(conditions.generate_state(1)[0]))
@@ -214,7 +239,7 @@ class DetectionWindows(_ComposedTrials):
         self.window_samples = window_samples
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        trial, _ = self._prepared(index)
+        trial, _ = self.prepared(index)
         target, weight = detection_targets(trial, sampling_frequency=self.sampling_frequency)
         windows = (-1, self.window_samples)
         return (
@@ -278,7 +303,7 @@ class SpikeWaveforms(_ComposedTrials):
         self.spikes_per_unit = spikes_per_unit
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        trial, rng = self._prepared(index)
+        trial, rng = self.prepared(index)
         chosen = []
         for unit in np.flatnonzero(trial.unit_snr >= IGNORED_SNR[1]):
             spikes = np.flatnonzero(trial.spike_labels == unit)
@@ -288,5 +313,14 @@ class SpikeWaveforms(_ComposedTrials):
         # The detector is off by a sample at times.
         rough = np.round(trial.spike_samples[spikes] + rng.normal(0.0, 0.8, size=len(spikes))).astype("int64")
         times, _ = align_peaks(trial.traces, rough, search_samples=self.search_samples)
-        waveforms = extract_waveforms(trial.traces, times, num_before=self.num_before, num_after=self.num_after)
+        jitter = np.where(rng.random(len(times)) < _P_JITTER, rng.normal(0.0, _JITTER_SAMPLES, size=len(times)), 0.0)
+        waveforms = extract_waveforms(
+            trial.traces, times + jitter, num_before=self.num_before, num_after=self.num_after
+        )
+        factor = rng.normal(1.0, _AMPLITUDE_SPREAD, size=len(times))
+        waveforms *= np.where(rng.random(len(times)) < _P_AMPLITUDE, factor, 1.0)[:, None, None].astype("float32")
+        if rng.random() < _P_SHORT:
+            before, after = rng.uniform(*_SHORT_BEFORE_MS), rng.uniform(*_SHORT_AFTER_MS)
+            time_ms = (np.arange(waveforms.shape[1]) - self.num_before) * 1000.0 / self.sampling_frequency
+            waveforms[:, (time_ms < -before) | (time_ms > after)] = 0.0
         return torch.from_numpy(waveforms), torch.from_numpy(trial.spike_labels[spikes])

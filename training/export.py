@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,17 @@ import torch
 from torch import nn
 
 from spikeinterface_simsort.models import PerceptronEmbedder
-from spikeinterface_simsort.training.data import SpikeWaveforms
+from spikeinterface_simsort.training.card import model_card
+from spikeinterface_simsort.training.data import DetectionWindows, SpikeWaveforms
+from spikeinterface_simsort.training.evaluation import detection_scores, embedding_scores
 from spikeinterface_simsort.training.modules import DetectorModule, EmbedderModule
-from spikeinterface_simsort.training.run import embedder_data
+from spikeinterface_simsort.training.run import load_cells, trial_data
 from spikeinterface_simsort.weights import save_weights
 
+logger = logging.getLogger(__name__)
+
 _CALIBRATION_TRIALS = 150
+_SCORED_TRIALS = 60
 # An embedding cannot be scaled by what a handful of spikes say of their spread.
 _MIN_SPIKES = 8
 
@@ -83,10 +89,11 @@ def export_weights(
     embedder_checkpoint: str | Path,
     config: dict[str, Any],
     bank: str | Path,
-    card: str,
+    cells: str | None = None,
+    license_id: str = "other",
     overwrite: bool = False,
 ) -> Path:
-    """Write the networks of two checkpoints as a weights folder.
+    """Write the networks of two checkpoints as a weights folder, calibrated and scored, with a model card.
 
     Parameters
     ----------
@@ -95,11 +102,14 @@ def export_weights(
     detector_checkpoint, embedder_checkpoint : str or Path
         As `run.train` returns them.
     config : dict
-        The training configuration that both were trained with.
+        The training configuration that both were trained with. Where the detector's ``threshold`` is not given, it is
+        the one that finds the spikes of the validation cells with the highest accuracy.
     bank : str or Path
-        Neuron bank of the training: its training cells calibrate the default embedder.
-    card : str
-        Model card, in Markdown.
+        Neuron bank of the training: its training cells calibrate the default embedder, its validation cells score.
+    cells : str, optional
+        Where the cells come from, for the model card.
+    license_id : str
+        What follows from the cells' licence, as the HuggingFace hub abbreviates it.
     overwrite : bool
         Replace a weights folder that is there.
 
@@ -107,19 +117,26 @@ def export_weights(
     -------
     Path
         The folder.
+
+    Raises
+    ------
+    WeightsError
+        The folder exists.
     """
     detector = DetectorModule.load_from_checkpoint(detector_checkpoint, map_location="cpu").eval()
     embedder = EmbedderModule.load_from_checkpoint(embedder_checkpoint, map_location="cpu").eval()
     if isinstance(embedder.network, PerceptronEmbedder):
-        data = embedder_data(bank, config=config, num_trials=_CALIBRATION_TRIALS)
+        data = trial_data("embedder", bank=bank, config=config, num_trials=_CALIBRATION_TRIALS, held_out=False)
+        assert isinstance(data, SpikeWaveforms)
         whiten_embedder(embedder.network, within_unit_covariance(embedder.network, data))
+    threshold, scores = _score(detector.network, embedder.network, config=config, bank=bank)
     rate = config["sampling_frequency"]
     weights_config = {
         "name": config["name"],
         "detector": {
             "architecture": detector.config["architecture"],
             "sampling_frequency": rate,
-            "threshold": config["detector"]["threshold"],
+            "threshold": threshold,
             "kwargs": detector.config["kwargs"],
         },
         "embedder": {
@@ -130,11 +147,34 @@ def export_weights(
             "kwargs": embedder.config["kwargs"],
         },
     }
+    training_cells, _ = load_cells(bank, config=config)
     return save_weights(
         folder,
         detector=detector.network,
         embedder=embedder.network,
         config=weights_config,
-        card=card,
+        card=model_card(config, neurons=training_cells, cells=cells, license_id=license_id, scores=scores),
         overwrite=overwrite,
     )
+
+
+def _score(
+    detector: nn.Module, embedder: nn.Module, *, config: dict[str, Any], bank: str | Path
+) -> tuple[float, dict[str, float]]:
+    """Choose the threshold, and score the networks on cells that they were not trained on."""
+    shared = {"bank": bank, "config": config, "num_trials": _SCORED_TRIALS, "held_out": True}
+    windows, waveforms = trial_data("detector", **shared), trial_data("embedder", **shared)
+    assert isinstance(windows, DetectionWindows) and isinstance(waveforms, SpikeWaveforms)
+    given = config["detector"].get("threshold")
+    candidates = detection_scores(detector, windows, **({} if given is None else {"thresholds": [given]}))
+    for candidate in candidates:
+        logger.info("threshold %.2f: detection accuracy %.3f", candidate.threshold, candidate.accuracy)
+    best = max(candidates, key=lambda candidate: candidate.accuracy)
+    ari = embedding_scores(embedder, waveforms)
+    return best.threshold, {
+        f"detection accuracy at 1.0 ms, threshold {best.threshold:g}": best.accuracy,
+        "... recall": best.recall,
+        "... precision": best.precision,
+        "ARI of the embedding, Gaussian mixture of the true number of units": ari["embedding"],
+        "... of 8 principal components of the same waveforms": ari["pca"],
+    }

@@ -68,3 +68,85 @@ def triplet_loss(embedding: torch.Tensor, labels: torch.Tensor, *, margin: float
     positive = torch.multinomial(others.float(), 1).squeeze(1)
     negative = torch.multinomial((~same).float(), 1).squeeze(1)
     return functional.triplet_margin_loss(embedding, embedding[positive], embedding[negative], margin=margin)
+
+
+def hard_triplet_loss(embedding: torch.Tensor, labels: torch.Tensor, *, margin: float = 1.0) -> torch.Tensor:
+    """Triplet loss over the farthest spike of the own unit and the nearest of another.
+
+    Parameters
+    ----------
+    embedding, labels, margin
+        See `triplet_loss`.
+
+    Returns
+    -------
+    torch.Tensor
+        Mean loss.
+
+    References
+    ----------
+    Hermans et al. 2017, In defense of the triplet loss (arXiv 1703.07737): "batch hard".
+    """
+    same = labels[:, None] == labels[None]
+    distance = torch.cdist(embedding, embedding, compute_mode="donot_use_mm_for_euclid_dist")
+    farthest = torch.where(same, distance, 0.0).amax(dim=1)
+    nearest = torch.where(same, torch.inf, distance).amin(dim=1)
+    return functional.relu(farthest - nearest + margin).mean()
+
+
+def _cosine_logits(embedding: torch.Tensor, temperature: float) -> torch.Tensor:
+    unit_length = functional.normalize(embedding, dim=1)
+    return unit_length @ unit_length.T / temperature
+
+
+def nt_xent_loss(embedding: torch.Tensor, labels: torch.Tensor, *, temperature: float = 0.1) -> torch.Tensor:
+    """Normalised, temperature-scaled cross-entropy: find the partner of a spike among all of other units.
+
+    Every spike is an anchor once; its partner is drawn at random from its unit.
+
+    Parameters
+    ----------
+    embedding, labels
+        See `triplet_loss`.
+    temperature : float
+        Of the cosine similarities.
+
+    Returns
+    -------
+    torch.Tensor
+        Mean loss.
+
+    References
+    ----------
+    Chen et al. 2020, A simple framework for contrastive learning (arXiv 2002.05709).
+    """
+    same = labels[:, None] == labels[None]
+    others = same & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    partner = functional.one_hot(torch.multinomial(others.float(), 1).squeeze(1), len(labels)).bool()
+    logits = _cosine_logits(embedding, temperature)
+    return functional.cross_entropy(logits.masked_fill(same & ~partner, -torch.inf), partner.float().argmax(dim=1))
+
+
+def supervised_contrastive_loss(
+    embedding: torch.Tensor, labels: torch.Tensor, *, temperature: float = 0.1
+) -> torch.Tensor:
+    """As `nt_xent_loss`, but every other spike of the unit is a partner.
+
+    Parameters
+    ----------
+    embedding, labels, temperature
+        See `nt_xent_loss`.
+
+    Returns
+    -------
+    torch.Tensor
+        Mean loss.
+
+    References
+    ----------
+    Khosla et al. 2020, Supervised contrastive learning (arXiv 2004.11362), equation 2.
+    """
+    itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    partners = (labels[:, None] == labels[None]) & ~itself
+    log_share = functional.log_softmax(_cosine_logits(embedding, temperature).masked_fill(itself, -torch.inf), dim=1)
+    return -(log_share.masked_fill(~partners, 0.0).sum(dim=1) / partners.sum(dim=1)).mean()

@@ -10,9 +10,21 @@ import torch
 from torch.nn import functional
 
 from spikeinterface_simsort.models import build_detector, build_embedder
-from spikeinterface_simsort.training.losses import prototype_loss, triplet_loss
+from spikeinterface_simsort.training.losses import (
+    hard_triplet_loss,
+    nt_xent_loss,
+    prototype_loss,
+    supervised_contrastive_loss,
+    triplet_loss,
+)
 
-_LOSSES = {"prototype": prototype_loss, "triplet": triplet_loss}
+LOSSES = {
+    "prototype": prototype_loss,
+    "triplet": triplet_loss,
+    "hard_triplet": hard_triplet_loss,
+    "nt_xent": nt_xent_loss,
+    "supervised_contrastive": supervised_contrastive_loss,
+}
 
 
 class _Module(lightning.LightningModule):
@@ -28,7 +40,8 @@ class _Module(lightning.LightningModule):
         optimizer = torch.optim.AdamW(
             self.parameters(), lr=self.config["learning_rate"], weight_decay=self.config["weight_decay"]
         )
-        steps = self.config["epochs"] * self.config["batches_per_epoch"]
+        # Fewer than the configuration has where several devices share the trials.
+        steps = int(self.trainer.estimated_stepping_batches)
         warm_up = max(steps // 20, 1)
 
         def rate(step: int) -> float:
@@ -64,12 +77,14 @@ class DetectorModule(_Module):
     def training_step(self, batch: list[torch.Tensor], _: int) -> torch.Tensor:
         """Loss of one batch."""
         loss = self._loss(batch)
-        self.log("train_loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(batch[0]))
+        self.log(
+            "train_loss", loss, prog_bar=True, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(batch[0])
+        )
         return loss
 
     def validation_step(self, batch: list[torch.Tensor], _: int) -> None:
         """Log the loss on cells that are not trained on."""
-        self.log("val_loss", self._loss(batch), prog_bar=True, batch_size=len(batch[0]))
+        self.log("val_loss", self._loss(batch), prog_bar=True, sync_dist=True, batch_size=len(batch[0]))
 
 
 class EmbedderModule(_Module):
@@ -84,7 +99,7 @@ class EmbedderModule(_Module):
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config)
         self.network = build_embedder(architecture=config["architecture"], **config["kwargs"])
-        self.loss = _LOSSES[config["loss"]]
+        self.loss = LOSSES[config["loss"]]
 
     def _losses(self, batch: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
         # A trial with one unit separates nothing.
@@ -99,9 +114,9 @@ class EmbedderModule(_Module):
     def training_step(self, batch: list[tuple[torch.Tensor, torch.Tensor]], _: int) -> torch.Tensor:
         """Loss of one batch."""
         loss = self._losses(batch)
-        self.log("train_loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(batch))
+        self.log("train_loss", loss, prog_bar=True, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(batch))
         return loss
 
     def validation_step(self, batch: list[tuple[torch.Tensor, torch.Tensor]], _: int) -> None:
         """Log the loss on cells that are not trained on."""
-        self.log("val_loss", self._losses(batch), prog_bar=True, batch_size=len(batch))
+        self.log("val_loss", self._losses(batch), prog_bar=True, sync_dist=True, batch_size=len(batch))

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from spikeinterface_simsort.models import RecurrentEmbedder
 from spikeinterface_simsort.simulation.bank import NeuronCurrents, load_bank
 from spikeinterface_simsort.simulation.recipe import load_recipe
+from spikeinterface_simsort.training.curves import write_loss_curves
 from spikeinterface_simsort.training.data import DetectionWindows, SpikeWaveforms
 from spikeinterface_simsort.training.modules import DetectorModule, EmbedderModule
 
@@ -83,27 +84,61 @@ def _data(
     )
 
 
-def embedder_data(bank: str | Path, *, config: dict[str, Any], num_trials: int) -> SpikeWaveforms:
-    """Labelled waveforms of the training cells, from trials that training has not seen.
+def trial_data(
+    part: str, *, bank: str | Path, config: dict[str, Any], num_trials: int, held_out: bool
+) -> DetectionWindows | SpikeWaveforms:
+    """Trials that training has not seen, to calibrate a network with or to score it.
 
     Parameters
     ----------
+    part : {"detector", "embedder"}
+        For which network.
     bank : str or Path
         Neuron bank.
     config : dict
         See `load_config`.
     num_trials : int
         Length of the data set.
+    held_out : bool
+        Of the validation cells instead of the training cells.
 
     Returns
     -------
-    SpikeWaveforms
+    DetectionWindows or SpikeWaveforms
     """
-    neurons = load_bank(bank, exclude=(*TEST_CELLS, *config["validation_cells"]))
+    training_cells, validation_cells = load_cells(bank, config=config)
+    neurons = validation_cells if held_out else training_cells
     seed = int(np.random.SeedSequence(config["seed"]).generate_state(3)[2])
-    data = _data("embedder", neurons, config=config, seed=seed, num_trials=num_trials)
-    assert isinstance(data, SpikeWaveforms)
-    return data
+    return _data(part, neurons, config=config, seed=seed, num_trials=num_trials)
+
+
+def load_cells(bank: str | Path, *, config: dict[str, Any]) -> tuple[list[NeuronCurrents], list[NeuronCurrents]]:
+    """Cells of a bank to train on and cells for validation; those of layer 6 are left for tests.
+
+    Parameters
+    ----------
+    bank : str or Path
+        Neuron bank.
+    config : dict
+        See `load_config`; ``num_cells``, where it is given, is how many cells to train on, evenly spread over the bank.
+
+    Returns
+    -------
+    training_cells, validation_cells : list of NeuronCurrents
+
+    Raises
+    ------
+    ValueError
+        The bank has no cells of either kind.
+    """
+    held_out = tuple(config["validation_cells"])
+    training_cells = load_bank(bank, exclude=(*TEST_CELLS, *held_out))
+    validation_cells = load_bank(bank, include=held_out)
+    num_cells = config.get("num_cells")
+    if num_cells:
+        kept = np.linspace(0, len(training_cells) - 1, min(num_cells, len(training_cells))).round().astype(int)
+        training_cells = [training_cells[i] for i in kept]
+    return training_cells, validation_cells
 
 
 class _NewTrialsEachEpoch(Callback):
@@ -119,8 +154,8 @@ class _NewTrialsEachEpoch(Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         # Dropout and triplets draw from torch's generator, whose state a checkpoint does not hold.
-        seed = np.random.SeedSequence([self.data.seed, trainer.global_step]).generate_state(1)[0]
-        torch.manual_seed(int(seed))
+        sequence = np.random.SeedSequence([self.data.seed, trainer.global_step, trainer.global_rank])
+        torch.manual_seed(int(sequence.generate_state(1)[0]))
 
 
 def _fit_svd_basis(module: EmbedderModule, data: SpikeWaveforms, *, num_trials: int = 40) -> None:
@@ -142,6 +177,9 @@ def train(
     output: str | Path,
     num_threads: int | None = None,
     num_workers: int = 0,
+    num_devices: int = 1,
+    num_nodes: int = 1,
+    precision: str = "auto",
     progress_bar: bool = True,
 ) -> Path:
     """Train the detector or the embedder; a run that was stopped goes on from its last epoch.
@@ -161,13 +199,26 @@ def train(
         Threads of torch.
     num_workers : int
         Processes that compose trials; 0 for this one.
+    num_devices : int
+        GPUs of each node, or processes where there is no GPU. They share an epoch's trials: the batch is so many times
+        larger, the steps so many times fewer.
+    num_nodes : int
+        Machines; each is started with the same arguments, as Lightning's documentation of clusters says.
+    precision : str
+        One of Lightning's, such as ``32-true`` and ``bf16-mixed``; ``auto`` is the latter on a GPU that knows it and
+        else the former.
     progress_bar : bool
         Show one.
 
     Returns
     -------
     Path
-        The last checkpoint.
+        The last checkpoint; beside its folder lie ``logs``, ``loss.csv`` and ``loss.png``.
+
+    Raises
+    ------
+    ValueError
+        The bank has no cells to train or validate on.
     """
     section = config[part]
     output = Path(output)
@@ -175,9 +226,7 @@ def train(
         torch.set_num_threads(num_threads)
     lightning.seed_everything(config["seed"], workers=True, verbose=False)
 
-    held_out = tuple(config["validation_cells"])
-    training_cells = load_bank(bank, exclude=(*TEST_CELLS, *held_out))
-    validation_cells = load_bank(bank, include=held_out)
+    training_cells, validation_cells = load_cells(bank, config=config)
     logger.info("Training on %d cells, validating on %d.", len(training_cells), len(validation_cells))
     num_trials = section["batches_per_epoch"] * section["trials_per_batch"]
     training_seed, validation_seed = np.random.SeedSequence(config["seed"]).generate_state(2)
@@ -187,6 +236,7 @@ def train(
         "batch_size": section["trials_per_batch"],
         "collate_fn": _list_of_trials if part == "embedder" else None,
         "num_workers": num_workers,
+        "pin_memory": torch.cuda.is_available(),
     }
 
     module = (DetectorModule if part == "detector" else EmbedderModule)(section)
@@ -195,6 +245,9 @@ def train(
         _fit_svd_basis(module, data)
     trainer = lightning.Trainer(
         default_root_dir=output,
+        devices=num_devices,
+        num_nodes=num_nodes,
+        precision=_choose_precision(precision),  # pyright: ignore[reportArgumentType]
         max_epochs=section["epochs"],
         # A resumed run logs into a folder of its own: Lightning would overwrite the first one's.
         logger=CSVLogger(output, name="logs"),
@@ -220,4 +273,12 @@ def train(
         DataLoader(validation, **loading),
         ckpt_path=str(last) if last.exists() else None,
     )
+    if trainer.is_global_zero:
+        write_loss_curves(output)
     return last
+
+
+def _choose_precision(precision: str) -> str:
+    if precision != "auto":
+        return precision
+    return "bf16-mixed" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "32-true"

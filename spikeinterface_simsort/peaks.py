@@ -1,0 +1,34 @@
+"""Peaks of a probability, on plain arrays."""
+
+from __future__ import annotations
+
+import numpy as np
+
+# Share of a detector's window, on either side, whose output is discarded.
+EDGE_SHARE = 1 / 16
+
+
+def find_peaks(probability: np.ndarray, *, threshold: float, exclude_samples: int) -> np.ndarray:
+    """Local maxima of a probability over a threshold, no two closer than `exclude_samples`.
+
+    Parameters
+    ----------
+    probability : np.ndarray, float32 [num_samples]
+        Of a spike at each sample.
+    threshold : float
+        Smallest probability of a peak.
+    exclude_samples : int
+        A peak is the largest value within so many samples on either side; of equal ones, the first.
+
+    Returns
+    -------
+    np.ndarray, int64 [num_peaks]
+        Increasing. Whether a sample is a peak depends on its `exclude_samples` neighbours alone.
+    """
+    candidate = np.flatnonzero(probability >= threshold)
+    padded = np.pad(probability, exclude_samples, constant_values=-1.0)
+    window = padded[candidate[:, None] + np.arange(2 * exclude_samples + 1)]
+    centre = window[:, exclude_samples]
+    first = np.all(window[:, :exclude_samples] < centre[:, None], axis=1)
+    largest = np.all(window[:, exclude_samples + 1 :] <= centre[:, None], axis=1)
+    return candidate[first & largest]
