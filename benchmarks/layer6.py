@@ -6,7 +6,6 @@ import argparse
 import logging
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +14,6 @@ import spikeinterface as si
 import spikeinterface.comparison as sc
 import spikeinterface.sorters as ss
 from sklearn.decomposition import PCA
-from sklearn.metrics import adjusted_rand_score
-from sklearn.mixture import GaussianMixture
 from spikeinterface.comparison.comparisontools import make_match_count_matrix
 from spikeinterface.core import BaseRecording, BaseSorting, NumpySorting
 from spikeinterface.preprocessing import bandpass_filter
@@ -31,6 +28,7 @@ from spikeinterface_simsort.preprocessing import preprocess
 from spikeinterface_simsort.simulation.bank import load_bank
 from spikeinterface_simsort.simulation.trial_config import TrialConfig
 from spikeinterface_simsort.simulation.trials import save_trial
+from spikeinterface_simsort.training.evaluation import mixture_ari
 from spikeinterface_simsort.waveforms import align_peaks, extract_waveforms
 from spikeinterface_simsort.weights import Weights, load_weights
 
@@ -79,15 +77,28 @@ def threshold_peaks(recording: BaseRecording, *, num_mads: float) -> np.ndarray:
     return peaks["sample_index"]
 
 
-def mixture_ari(features: np.ndarray, labels: np.ndarray) -> float:
-    """ARI of a Gaussian mixture that is told the number of units."""
-    mixture = GaussianMixture(int(labels.max()) + 1, n_init=10, reg_covar=1e-3, random_state=0)
-    return float(adjusted_rand_score(labels, mixture.fit_predict(features)))
+def true_embeddings(
+    recording: BaseRecording, truth: BaseSorting, *, weights: Weights, params: SimSortParams
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Embed the true spikes of a recording, cut as the sorter cuts those that it detects.
 
+    Parameters
+    ----------
+    recording, truth : BaseRecording, BaseSorting
+        Of one segment.
+    weights : Weights
+        With the embedder.
+    params : SimSortParams
+        Resolved; of the preprocessing.
 
-def identification_scores(recording: BaseRecording, truth: BaseSorting, *, weights: Weights) -> dict[str, float]:
-    """ARI of embeddings and of principal components of the same waveforms, cut at the true spike times."""
-    params = SimSortParams().resolve()
+    Returns
+    -------
+    waveforms : np.ndarray, float32 [num_spikes, num_samples, num_channels]
+        In units of noise.
+    embedding : np.ndarray, float32 [num_spikes, embedding_dim]
+    labels : np.ndarray, int [num_spikes]
+        Units.
+    """
     config = weights.config["embedder"]
     preprocessed = preprocess(recording, params=params)
     node = NetworkEmbedder(
@@ -104,12 +115,21 @@ def identification_scores(recording: BaseRecording, truth: BaseSorting, *, weigh
     waveforms = extract_waveforms(
         traces, times, num_before=node.num_before, num_after=node.num_samples - node.num_before
     )
-    embedding = node.embed(waveforms)
+    return waveforms, node.embed(waveforms), spikes["unit_index"]
+
+
+def embedding_ari(embedding: np.ndarray, labels: np.ndarray) -> float:
+    """ARI of a Gaussian mixture of the true number of units, on the axes that tell units apart."""
     axes, centre = informative_axes(embedding)
-    labels = spikes["unit_index"]
+    return mixture_ari((embedding - centre) @ axes, labels)
+
+
+def identification_scores(recording: BaseRecording, truth: BaseSorting, *, weights: Weights) -> dict[str, float]:
+    """ARI of embeddings and of principal components of the same waveforms, cut at the true spike times."""
+    waveforms, embedding, labels = true_embeddings(recording, truth, weights=weights, params=SimSortParams().resolve())
     flat = waveforms.reshape(len(waveforms), -1)
     return {
-        "ari_embedding": mixture_ari((embedding - centre) @ axes, labels),
+        "ari_embedding": embedding_ari(embedding, labels),
         **{f"ari_pca{dim}": mixture_ari(PCA(dim, random_state=0).fit_transform(flat), labels) for dim in (3, 8)},
     }
 
@@ -155,7 +175,32 @@ def score_trial(recording: BaseRecording, truth: BaseSorting, *, folder: Path, w
     return pd.Series(row)
 
 
-def run(bank: Path, *, num_trials: int, prefixes: Sequence[str] | None = ("L6",)) -> pd.DataFrame:
+def save_trials(bank: Path, folder: Path, *, num_trials: int) -> list[Path]:
+    """Compose trials of a bank's layer-6 cells; those that lie there are kept.
+
+    Parameters
+    ----------
+    bank : Path
+        Neuron bank.
+    folder : Path
+        Where they go.
+    num_trials : int
+        How many; trial `i` has the seed ``FIRST_SEED + i``.
+
+    Returns
+    -------
+    list of Path
+        A folder a trial, named after its seed.
+    """
+    neurons = load_bank(bank, include=("L6",))
+    paths = [folder / str(seed) for seed in range(FIRST_SEED, FIRST_SEED + num_trials)]
+    for path in paths:
+        if not path.exists():
+            save_trial(path, neurons, config=TRIAL, seed=int(path.name))
+    return paths
+
+
+def run(bank: Path, *, num_trials: int) -> pd.DataFrame:
     """Score a number of trials composed of a bank's cells.
 
     Parameters
@@ -164,23 +209,19 @@ def run(bank: Path, *, num_trials: int, prefixes: Sequence[str] | None = ("L6",)
         Neuron bank.
     num_trials : int
         How many; trial `i` has the seed ``FIRST_SEED + i``.
-    prefixes : sequence of str, optional
-        Names of the cells start with one of these.
 
     Returns
     -------
     pandas.DataFrame
         A row a trial.
     """
-    neurons = load_bank(bank, include=prefixes)
     weights = load_weights()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for seed in range(FIRST_SEED, FIRST_SEED + num_trials):
-            trial = save_trial(Path(folder) / f"trial_{seed}", neurons, config=TRIAL, seed=seed)
+        for trial in save_trials(bank, Path(folder), num_trials=num_trials):
             recording, truth = si.load(trial / "recording"), si.load(trial / "sorting")
             rows.append(score_trial(recording, truth, folder=Path(folder) / "sorter", weights=weights))
-            logger.info("trial %d: accuracy %.3f", seed, rows[-1][f"sorting_accuracy_{DELTA_MS}ms"])
+            logger.info("trial %s: accuracy %.3f", trial.name, rows[-1][f"sorting_accuracy_{DELTA_MS}ms"])
     return pd.DataFrame(rows, index=pd.Index(range(FIRST_SEED, FIRST_SEED + num_trials), name="seed"))
 
 

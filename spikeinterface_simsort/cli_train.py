@@ -79,6 +79,8 @@ def add_train_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentPar
 # The handler imports what it needs, so that `--help` does not wait for it.
 def _train(args: argparse.Namespace) -> int:
     require_simulation("lightning", extra="training")
+    from lightning.pytorch.utilities import rank_zero_only
+
     from spikeinterface_simsort.training.run import load_config, train
 
     config = _with_options(load_config(args.config), args)
@@ -99,8 +101,9 @@ def _train(args: argparse.Namespace) -> int:
             precision=args.precision,
             progress_bar=args.progress_bar,
         )
-        sys.stdout.write(f"{checkpoints[part]}\n")
-    if args.what == "all":
+        if getattr(rank_zero_only, "rank", 0) == 0:
+            sys.stdout.write(f"{checkpoints[part]}\n")
+    if args.what == "all" and getattr(rank_zero_only, "rank", 0) == 0:
         from spikeinterface_simsort.training.export import export_weights
 
         weights = export_weights(

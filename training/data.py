@@ -14,6 +14,7 @@ from spikeinterface_simsort.resampling import NYQUIST_SHARE
 from spikeinterface_simsort.simulation.bank import NeuronCurrents
 from spikeinterface_simsort.simulation.composition import Trial, compose_trial
 from spikeinterface_simsort.simulation.recipe import Recipe
+from spikeinterface_simsort.simulation.spiketrains import overlapping
 from spikeinterface_simsort.waveforms import align_peaks, extract_waveforms
 
 # A unit under the lower bound is noise to the detector, one above the upper is a spike to be found;
@@ -29,10 +30,11 @@ _P_DEAD = 0.1
 _P_DOUBLE = 0.05
 _P_TURNED = 0.1
 # Waveforms of spike files are short: how often, and what they hold before and after the peak, in ms.
-_P_SHORT, _SHORT_BEFORE_MS, _SHORT_AFTER_MS = 0.1, (0.15, 0.5), (0.6, 1.2)
-# How often a spike is a little off in time (samples) or in size (share).
+_P_SHORT, _SHORT_BEFORE_MS, _SHORT_AFTER_MS = 0.15, (0.12, 0.5), (0.6, 1.2)
+# How often a spike is a little off in time, and by how many samples.
 _P_JITTER, _JITTER_SAMPLES = 0.3, 0.2
-_P_AMPLITUDE, _AMPLITUDE_SPREAD = 0.3, 0.08
+# How often the spikes of a trial vary in size beyond what noise and bursts do, and by which share at most.
+_P_SIZE, _MAX_SIZE_SPREAD = 0.5, 0.15
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,9 @@ class PreparedTrial:
     unit_snr: np.ndarray
 
 
-def prepare_trial(trial: Trial, *, rng: np.random.Generator, augment: bool = True) -> PreparedTrial:
+def prepare_trial(
+    trial: Trial, *, rng: np.random.Generator, augment: bool = True, whiten: bool = False
+) -> PreparedTrial:
     """Filter and scale a trial as the sorter's preprocessing does, with what varies between labs.
 
     Parameters
@@ -69,6 +73,8 @@ def prepare_trial(trial: Trial, *, rng: np.random.Generator, augment: bool = Tru
     augment : bool
         Vary the band, as far as that of a slow recording, the polarity, the order of the channels and their noise, and
         lose or double a channel at times.
+    whiten : bool
+        Make the channels uncorrelated, as the preset ``paper`` does.
 
     Returns
     -------
@@ -97,15 +103,26 @@ def prepare_trial(trial: Trial, *, rng: np.random.Generator, augment: bool = Tru
 
     noise = np.median(np.abs(traces), axis=0) / 0.6745
     scale = np.where(noise > 0, 1.0 / np.where(noise > 0, noise, 1.0), 0.0)
-    deflection = np.abs(templates * scale)
+    traces, templates = traces * scale, templates * scale
+    if whiten:
+        matrix = _whitening_matrix(traces)
+        traces, templates = traces @ matrix, templates @ matrix
+    deflection = np.abs(templates)
     snr = deflection.max(axis=(1, 2))
     shift = deflection.max(axis=2).argmax(axis=1) - 200 - trial.template_peak
     return PreparedTrial(
-        traces=(traces * scale).astype("float32"),
+        traces=traces.astype("float32"),
         spike_samples=trial.spike_samples + shift[trial.spike_labels],
         spike_labels=trial.spike_labels,
         unit_snr=snr,
     )
+
+
+def _whitening_matrix(traces: np.ndarray) -> np.ndarray:
+    """Symmetric matrix that makes channels uncorrelated; silent ones stay silent."""
+    variance, vectors = np.linalg.eigh(np.cov(traces, rowvar=False))
+    inverse = np.where(variance > 1e-6, 1.0 / np.sqrt(np.maximum(variance, 1e-6)), 0.0)
+    return (vectors * inverse) @ vectors.T
 
 
 def _draw_channels(num_channels: int, *, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -164,6 +181,9 @@ class _ComposedTrials(Dataset):
         duration_s: float,
         num_units: tuple[int, int],
         firing_rate_hz: tuple[float, float],
+        whiten: bool,
+        overlaps: bool,
+        num_trials: int | None,
     ) -> None:
         self.neurons = neurons
         self.seed = seed
@@ -177,18 +197,26 @@ class _ComposedTrials(Dataset):
             "firing_rate_hz": list(firing_rate_hz),
         }
         self.recipe = Recipe({**recipe.values, **own})
+        self.whiten = whiten
+        self.overlaps = overlaps
+        self.num_trials = num_trials
         self.epoch = 0
 
     def __len__(self) -> int:
         return self.trials_per_epoch
 
+    def _overlapping(self, trial: PreparedTrial) -> np.ndarray:
+        return overlapping(trial.spike_samples, trial.spike_labels, window=self.sampling_frequency / 1000.0)
+
     def prepared(self, index: int) -> tuple[PreparedTrial, np.random.Generator]:
         """Compose and prepare a trial; the generator is for what is drawn beyond."""
-        sequence = np.random.SeedSequence([self.seed, self.epoch * self.trials_per_epoch + index])
+        number = self.epoch * self.trials_per_epoch + index
+        sequence = np.random.SeedSequence([self.seed, number % self.num_trials if self.num_trials else number])
         conditions, composition, augmentation = sequence.spawn(3)
         config = self.recipe.draw(int(conditions.generate_state(1)[0]))
         rng = np.random.default_rng(augmentation)
-        return prepare_trial(compose_trial(self.neurons, config=config, seed=composition), rng=rng), rng
+        trial = compose_trial(self.neurons, config=config, seed=composition)
+        return prepare_trial(trial, rng=rng, whiten=self.whiten), rng
 
 
 class DetectionWindows(_ComposedTrials):
@@ -213,6 +241,12 @@ class DetectionWindows(_ComposedTrials):
         Of the detector.
     windows_per_trial : int
         Windows cut from a trial, which is just long enough for them.
+    whiten : bool
+        See `prepare_trial`.
+    overlaps : bool
+        Whether to learn from spikes with one of another unit within 1 ms.
+    num_trials : int, optional
+        Only so many different trials, again and again; default never the same twice.
     """
 
     def __init__(
@@ -225,6 +259,9 @@ class DetectionWindows(_ComposedTrials):
         sampling_frequency: float,
         window_samples: int,
         windows_per_trial: int = 16,
+        whiten: bool = False,
+        overlaps: bool = True,
+        num_trials: int | None = None,
     ) -> None:
         super().__init__(
             neurons,
@@ -235,12 +272,19 @@ class DetectionWindows(_ComposedTrials):
             duration_s=window_samples * windows_per_trial / sampling_frequency,
             num_units=(1, 12),
             firing_rate_hz=(1.0, 30.0),
+            whiten=whiten,
+            overlaps=overlaps,
+            num_trials=num_trials,
         )
         self.window_samples = window_samples
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         trial, _ = self.prepared(index)
         target, weight = detection_targets(trial, sampling_frequency=self.sampling_frequency)
+        if not self.overlaps:
+            reach = round(self.sampling_frequency / 1000.0)
+            for time in trial.spike_samples[self._overlapping(trial)].astype("int64"):
+                weight[max(time - reach, 0) : time + reach + 1] = 0.0
         windows = (-1, self.window_samples)
         return (
             torch.from_numpy(trial.traces.reshape(*windows, trial.traces.shape[1])),
@@ -272,6 +316,12 @@ class SpikeWaveforms(_ComposedTrials):
         Of the alignment, see `waveforms.align_peaks`.
     spikes_per_unit : int
         At most.
+    whiten : bool
+        See `prepare_trial`.
+    overlaps : bool
+        Whether to learn from spikes with one of another unit within 1 ms.
+    num_trials : int, optional
+        Only so many different trials, again and again; default never the same twice.
     """
 
     def __init__(
@@ -286,6 +336,9 @@ class SpikeWaveforms(_ComposedTrials):
         num_after: int,
         search_samples: int,
         spikes_per_unit: int = 24,
+        whiten: bool = False,
+        overlaps: bool = True,
+        num_trials: int | None = None,
     ) -> None:
         super().__init__(
             neurons,
@@ -296,6 +349,9 @@ class SpikeWaveforms(_ComposedTrials):
             duration_s=6.0,
             num_units=(6, 16),
             firing_rate_hz=(2.0, 8.0),
+            whiten=whiten,
+            overlaps=overlaps,
+            num_trials=num_trials,
         )
         self.num_before = num_before
         self.num_after = num_after
@@ -304,9 +360,10 @@ class SpikeWaveforms(_ComposedTrials):
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         trial, rng = self.prepared(index)
+        left_out = np.zeros(len(trial.spike_labels), dtype=bool) if self.overlaps else self._overlapping(trial)
         chosen = []
         for unit in np.flatnonzero(trial.unit_snr >= IGNORED_SNR[1]):
-            spikes = np.flatnonzero(trial.spike_labels == unit)
+            spikes = np.flatnonzero((trial.spike_labels == unit) & ~left_out)
             if len(spikes) >= 4:
                 chosen.append(rng.permutation(spikes)[: self.spikes_per_unit])
         spikes = np.concatenate(chosen) if chosen else np.empty(0, dtype="int64")
@@ -317,8 +374,9 @@ class SpikeWaveforms(_ComposedTrials):
         waveforms = extract_waveforms(
             trial.traces, times + jitter, num_before=self.num_before, num_after=self.num_after
         )
-        factor = rng.normal(1.0, _AMPLITUDE_SPREAD, size=len(times))
-        waveforms *= np.where(rng.random(len(times)) < _P_AMPLITUDE, factor, 1.0)[:, None, None].astype("float32")
+        if rng.random() < _P_SIZE:
+            spread = rng.uniform(0.0, _MAX_SIZE_SPREAD)
+            waveforms *= rng.normal(1.0, spread, size=(len(times), 1, 1)).astype("float32")
         if rng.random() < _P_SHORT:
             before, after = rng.uniform(*_SHORT_BEFORE_MS), rng.uniform(*_SHORT_AFTER_MS)
             time_ms = (np.arange(waveforms.shape[1]) - self.num_before) * 1000.0 / self.sampling_frequency

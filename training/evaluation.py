@@ -178,5 +178,5 @@ def embedding_scores(network: nn.Module, data: SpikeWaveforms, *, num_axes: int 
             features = {"embedding": network(waveforms).numpy(), "pca": waveforms.flatten(1).numpy()}
         for name, feature in features.items():
             reduced = PCA(min(num_axes, *feature.shape), random_state=0).fit_transform(feature)
-            scores[name].append(mixture_ari(reduced, labels.numpy()))
+            scores[name].append(mixture_ari(reduced, labels.numpy(), num_starts=3))
     return {name: float(np.mean(values)) if values else float("nan") for name, values in scores.items()}

@@ -20,7 +20,7 @@ from spikeinterface_simsort.weights import save_weights
 logger = logging.getLogger(__name__)
 
 _CALIBRATION_TRIALS = 150
-_SCORED_TRIALS = 60
+_SCORED_TRIALS = 40
 # An embedding cannot be scaled by what a handful of spikes say of their spread.
 _MIN_SPIKES = 8
 
@@ -91,6 +91,7 @@ def export_weights(
     bank: str | Path,
     cells: str | None = None,
     license_id: str = "other",
+    num_scored: int | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write the networks of two checkpoints as a weights folder, calibrated and scored, with a model card.
@@ -110,6 +111,8 @@ def export_weights(
         Where the cells come from, for the model card.
     license_id : str
         What follows from the cells' licence, as the HuggingFace hub abbreviates it.
+    num_scored : int, optional
+        Trials of the validation cells that the threshold is chosen on and the networks are scored on.
     overwrite : bool
         Replace a weights folder that is there.
 
@@ -129,7 +132,9 @@ def export_weights(
         data = trial_data("embedder", bank=bank, config=config, num_trials=_CALIBRATION_TRIALS, held_out=False)
         assert isinstance(data, SpikeWaveforms)
         whiten_embedder(embedder.network, within_unit_covariance(embedder.network, data))
-    threshold, scores = _score(detector.network, embedder.network, config=config, bank=bank)
+    threshold, scores = _score(
+        detector.network, embedder.network, config=config, bank=bank, num_trials=num_scored or _SCORED_TRIALS
+    )
     rate = config["sampling_frequency"]
     weights_config = {
         "name": config["name"],
@@ -159,10 +164,10 @@ def export_weights(
 
 
 def _score(
-    detector: nn.Module, embedder: nn.Module, *, config: dict[str, Any], bank: str | Path
+    detector: nn.Module, embedder: nn.Module, *, config: dict[str, Any], bank: str | Path, num_trials: int
 ) -> tuple[float, dict[str, float]]:
     """Choose the threshold, and score the networks on cells that they were not trained on."""
-    shared = {"bank": bank, "config": config, "num_trials": _SCORED_TRIALS, "held_out": True}
+    shared = {"bank": bank, "config": config, "num_trials": num_trials, "held_out": True}
     windows, waveforms = trial_data("detector", **shared), trial_data("embedder", **shared)
     assert isinstance(windows, DetectionWindows) and isinstance(waveforms, SpikeWaveforms)
     given = config["detector"].get("threshold")

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from spikeinterface_simsort.models import RecurrentEmbedder
 from spikeinterface_simsort.simulation.bank import NeuronCurrents, load_bank
-from spikeinterface_simsort.simulation.recipe import load_recipe
+from spikeinterface_simsort.simulation.recipe import Recipe, load_recipe
 from spikeinterface_simsort.training.curves import write_loss_curves
 from spikeinterface_simsort.training.data import DetectionWindows, SpikeWaveforms
 from spikeinterface_simsort.training.modules import DetectorModule, EmbedderModule
@@ -58,26 +58,35 @@ def _list_of_trials(batch: list[Any]) -> list[Any]:
 
 
 def _data(
-    part: str, neurons: list[NeuronCurrents], *, config: dict[str, Any], seed: int, num_trials: int
+    part: str,
+    neurons: list[NeuronCurrents],
+    *,
+    config: dict[str, Any],
+    seed: int,
+    num_trials: int,
+    training: bool = False,
 ) -> DetectionWindows | SpikeWaveforms:
-    section, rate, recipe = config[part], config["sampling_frequency"], load_recipe(config["recipe"])
+    section, rate = config[part], config["sampling_frequency"]
+    shared: dict[str, Any] = {
+        "seed": seed,
+        "trials_per_epoch": num_trials,
+        "recipe": Recipe({**load_recipe(config["recipe"]).values, **section.get("conditions", {})}),
+        "sampling_frequency": rate,
+        "whiten": config.get("whiten", False),
+    }
+    if training:
+        shared |= {"overlaps": config.get("overlaps", True), "num_trials": config.get("num_trials")}
     if part == "detector":
         return DetectionWindows(
             neurons,
-            seed=seed,
-            trials_per_epoch=num_trials,
-            recipe=recipe,
-            sampling_frequency=rate,
+            **shared,
             window_samples=section["kwargs"]["window_samples"],
             windows_per_trial=section["windows_per_trial"],
         )
     num_before = round(section["ms_before"] * rate / 1000)
     return SpikeWaveforms(
         neurons,
-        seed=seed,
-        trials_per_epoch=num_trials,
-        recipe=recipe,
-        sampling_frequency=rate,
+        **shared,
         num_before=num_before,
         num_after=section["kwargs"]["num_samples"] - num_before,
         search_samples=round(section["ms_align"] * rate / 1000),
@@ -230,7 +239,7 @@ def train(
     logger.info("Training on %d cells, validating on %d.", len(training_cells), len(validation_cells))
     num_trials = section["batches_per_epoch"] * section["trials_per_batch"]
     training_seed, validation_seed = np.random.SeedSequence(config["seed"]).generate_state(2)
-    data = _data(part, training_cells, config=config, seed=int(training_seed), num_trials=num_trials)
+    data = _data(part, training_cells, config=config, seed=int(training_seed), num_trials=num_trials, training=True)
     validation = _data(part, validation_cells, config=config, seed=int(validation_seed), num_trials=VALIDATION_TRIALS)
     loading = {
         "batch_size": section["trials_per_batch"],

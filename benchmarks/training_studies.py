@@ -1,0 +1,326 @@
+"""What training needs: scores against the number of neurons and trials, and with one choice changed at a time.
+
+Every row is a short training of its own, from the same seed, scored on the same trials of layer-6 cells: the rows
+compare with each other, not with the released weights, which trained for longer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import csv
+import logging
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import spikeinterface as si
+import spikeinterface.comparison as sc
+import yaml
+
+from benchmarks.layer6 import DELTA_MS, detection_scores, embedding_ari, save_trials, true_embeddings
+from spikeinterface_simsort.params import SimSortParams
+from spikeinterface_simsort.pipeline import detect_and_embed, sort
+from spikeinterface_simsort.preprocessing import preprocess
+from spikeinterface_simsort.simulation.bank import load_bank
+from spikeinterface_simsort.simulation.recipe import load_recipe
+from spikeinterface_simsort.training.export import export_weights
+from spikeinterface_simsort.training.run import load_config, train
+from spikeinterface_simsort.weights import load_weights
+
+logger = logging.getLogger(__name__)
+
+PARTS = ("detector", "embedder")
+SCORES = ("sorting", "detection", "ari")
+# Of the validation cells, for the choice of a threshold.
+_SCORED_TRIALS = 10
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A training that differs from the default's in what it names.
+
+    Attributes
+    ----------
+    config : mapping
+        Values of the configuration; of a section, those that change.
+    recipe : mapping
+        Values of the recipe that trials are drawn from.
+    params : mapping
+        Parameters of the sorter.
+    """
+
+    config: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _at_rate(rate: float) -> Variant:
+    window = round(2048 * rate / 20000.0 / 16) * 16
+    return Variant(
+        config={
+            "sampling_frequency": rate,
+            "detector": {"kwargs": {"window_samples": window}},
+            "embedder": {"kwargs": {"num_samples": round(2.4 * rate / 1000)}},
+        }
+    )
+
+
+def _gru(svd_rank: int | None) -> Variant:
+    kwargs = {"num_samples": 48, "hidden_size": 128, "svd_rank": svd_rank}
+    embedder = {"architecture": "gru", "loss": "triplet", "learning_rate": 0.001, "=kwargs": kwargs}
+    return Variant(config={"embedder": embedder})
+
+
+STUDIES: dict[str, dict[str, Variant]] = {
+    "scaling": {
+        "10 neurons": Variant(config={"num_cells": 10}),
+        "40 neurons": Variant(config={"num_cells": 40}),
+        "160 neurons": Variant(config={"num_cells": 160}),
+        "all neurons": Variant(),
+        "10 trials": Variant(config={"num_trials": 10}),
+        "40 trials": Variant(config={"num_trials": 40}),
+        "160 trials": Variant(config={"num_trials": 160}),
+    },
+    "ablations": {
+        "default": Variant(),
+        "10 kHz": _at_rate(10000.0),
+        "30 kHz": _at_rate(30000.0),
+        "whitened": Variant(config={"whiten": True}, params={"whiten": True}),
+        "GRU, triplets": _gru(None),
+        "GRU, triplets, SVD of rank 5": _gru(5),
+        "white noise, no hash": Variant(recipe={"noise_exponent": 0, "noise_correlation": 0, "num_far": 0}),
+        "no overlaps in training": Variant(config={"overlaps": False}),
+        "spikes as slow as the cells'": Variant(recipe={"spike_speed": [1, 1]}),
+    },
+}
+
+
+def make_config(variant: Variant, *, folder: Path, num_batches: int, seed: int) -> dict[str, Any]:
+    """Write what a variant changes into the default configuration.
+
+    Parameters
+    ----------
+    variant : Variant
+        What changes.
+    folder : Path
+        Where a changed recipe is written to.
+    num_batches : int
+        Of either network.
+    seed : int
+        Of the training.
+
+    Returns
+    -------
+    dict
+    """
+    config = _updated(load_config("default"), variant.config)
+    config["seed"] = seed
+    for part in PARTS:
+        config[part] |= {"epochs": 2, "batches_per_epoch": num_batches // 2}
+    config["detector"]["trials_per_batch"] = 2
+    if variant.recipe:
+        recipe = {**load_recipe(config["recipe"]).to_dict(), **variant.recipe}
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "recipe.yaml"
+        path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
+        config["recipe"] = str(path)
+    return config
+
+
+def _updated(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Changes put in, section by section; a key that begins with = replaces its section as a whole."""
+    result = copy.deepcopy(values)
+    for name, change in changes.items():
+        if name.startswith("="):
+            result[name[1:]] = change
+        elif isinstance(change, Mapping):
+            result[name] = _updated(result[name], change)
+        else:
+            result[name] = change
+    return result
+
+
+def score(weights_folder: Path, *, trials: list[Path], params: Mapping[str, Any]) -> dict[str, float]:
+    """Mean sorting accuracy, detection accuracy and ARI over trials.
+
+    Parameters
+    ----------
+    weights_folder : Path
+        Of the networks.
+    trials : list of Path
+        As `save_trial` wrote them.
+    params : mapping
+        Of the sorter.
+
+    Returns
+    -------
+    dict
+        Keys as `SCORES`, and ``..._sem``, their standard errors.
+    """
+    weights = load_weights(weights_folder)
+    resolved = SimSortParams(weights=str(weights_folder), job_kwargs={"progress_bar": False}, **params).resolve()
+    rows = []
+    for trial in trials:
+        recording, truth = si.load(trial / "recording"), si.load(trial / "sorting")
+        comparison = sc.compare_sorter_to_ground_truth(
+            truth, sort(recording, params=resolved), delta_time=DELTA_MS, exhaustive_gt=True, match_score=0.0
+        )
+        peaks, _, _ = detect_and_embed(preprocess(recording, params=resolved), weights=weights, params=resolved)
+        detection = detection_scores(
+            peaks["sample_index"],
+            truth.to_spike_vector()["sample_index"],
+            delta_frames=int(DELTA_MS * recording.get_sampling_frequency() / 1000),
+        )
+        _, embedding, labels = true_embeddings(recording, truth, weights=weights, params=resolved)
+        sorting = float(comparison.get_performance()["accuracy"].astype(float).mean())
+        rows.append((sorting, detection["accuracy"], embedding_ari(embedding, labels)))
+    table = np.array(rows)
+    sem = table.std(axis=0, ddof=1) / np.sqrt(len(table)) if len(table) > 1 else np.full(3, np.nan)
+    return dict(zip(SCORES, table.mean(axis=0).tolist(), strict=True)) | {
+        f"{name}_sem": float(value) for name, value in zip(SCORES, sem, strict=True)
+    }
+
+
+def run(
+    study: str,
+    *,
+    bank: Path,
+    test_bank: Path,
+    output: Path,
+    num_batches: int,
+    num_trials: int,
+    seed: int = 0,
+    only: list[str] | None = None,
+) -> pd.DataFrame:
+    """Train and score every variant of a study; those scored already are kept.
+
+    Parameters
+    ----------
+    study : str
+        One of `STUDIES`.
+    bank : Path
+        Neuron bank to train on.
+    test_bank : Path
+        Neuron bank with cells of layer 6.
+    output : Path
+        Folder for runs and scores.
+    num_batches : int
+        Of either network.
+    num_trials : int
+        To score on.
+    seed : int
+        Of the trainings.
+    only : list of str, optional
+        Names of variants; default all.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row a variant.
+    """
+    trials = save_trials(test_bank, output / "trials", num_trials=num_trials)
+    rows = []
+    for name, variant in STUDIES[study].items():
+        if only is not None and name not in only:
+            continue
+        # The default is the same in every study: it is trained once.
+        key = "default" if variant == Variant() else f"{study} {name}"
+        folder = output / key.replace(" ", "_").replace(",", "").replace("'", "")
+        scores = folder / "scores.yaml"
+        if not scores.exists():
+            config = make_config(variant, folder=folder, num_batches=num_batches, seed=seed)
+            shared = {"bank": bank, "config": config}
+            checkpoints = {
+                f"{part}_checkpoint": train(part, output=folder / part, num_threads=1, progress_bar=False, **shared)
+                for part in PARTS
+            }
+            weights = export_weights(
+                folder / "weights", num_scored=_SCORED_TRIALS, overwrite=True, **shared, **checkpoints
+            )
+            scores.write_text(yaml.safe_dump(score(weights, trials=trials, params=variant.params)), encoding="utf-8")
+        rows.append({"variant": name, **yaml.safe_load(scores.read_text(encoding="utf-8"))})
+        logger.info("%s: %s", name, rows[-1])
+    return pd.DataFrame(rows).set_index("variant")
+
+
+def draw_scaling(table: pd.DataFrame, path: Path) -> None:
+    """Draw scores against the number of neurons and of trials.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Of the study ``scaling``, with the columns ``num_neurons`` and ``num_trials``.
+    path : Path
+        Picture to write.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.0, 3.4), layout="constrained")
+    for axes, (what, label) in zip(
+        figure.subplots(1, 2, sharey=True),
+        (("num_neurons", "training neurons"), ("num_trials", "training trials")),
+        strict=True,
+    ):
+        largest = table[["num_neurons", "num_trials"]].max()
+        other = "num_trials" if what == "num_neurons" else "num_neurons"
+        rows = table[table[other] == largest[other]].sort_values(what)
+        for name, text in zip(SCORES, ("sorting accuracy", "detection accuracy", "ARI of embeddings"), strict=True):
+            axes.errorbar(rows[what], rows[name], rows[f"{name}_sem"], marker="o", capsize=2, label=text)
+        axes.set(xscale="log", xlabel=label)
+        axes.grid(alpha=0.3)
+    figure.axes[0].set_ylabel("score on layer-6 trials")
+    figure.axes[0].legend(frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a study, print it as a Markdown table and write it as CSV."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.training_studies", description=__doc__)
+    parser.add_argument("study", choices=list(STUDIES))
+    parser.add_argument("--bank", type=Path, required=True, help="neuron bank to train on")
+    parser.add_argument("--test-bank", type=Path, required=True, help="neuron bank with layer-6 cells")
+    parser.add_argument("--runs", type=Path, required=True, help="folder for the trainings; what is done is kept")
+    parser.add_argument("--output", type=Path, required=True, help="CSV file to write")
+    parser.add_argument("--figure", type=Path, help="picture to write (scaling)")
+    parser.add_argument("--num-batches", type=int, default=200, help="of either network (%(default)s)")
+    parser.add_argument("--num-trials", type=int, default=6, help="to score on (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the trainings (%(default)s)")
+    parser.add_argument("--only", nargs="+", help="variants to run")
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    table = run(
+        arguments.study,
+        bank=arguments.bank,
+        test_bank=arguments.test_bank,
+        output=arguments.runs,
+        num_batches=arguments.num_batches,
+        num_trials=arguments.num_trials,
+        seed=arguments.seed,
+        only=arguments.only,
+    )
+    if arguments.study == "scaling":
+        config = load_config("default")
+        exclude = ("L6", *config["validation_cells"])
+        num_neurons = len(load_bank(arguments.bank, exclude=exclude))
+        trials_seen = arguments.num_batches * config["embedder"]["trials_per_batch"]
+        variants = [STUDIES["scaling"][name].config for name in table.index]
+        table["num_neurons"] = [min(variant.get("num_cells", num_neurons), num_neurons) for variant in variants]
+        table["num_trials"] = [min(variant.get("num_trials", trials_seen), trials_seen) for variant in variants]
+        if arguments.figure:
+            draw_scaling(table, arguments.figure)
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(arguments.output, float_format="%.4f", quoting=csv.QUOTE_MINIMAL)
+    lines = ["| variant | sorting accuracy | detection accuracy | ARI |", "| --- | --- | --- | --- |"]
+    for name, row in table.iterrows():
+        lines.append(f"| {name} | " + " | ".join(f"{row[s]:.3f} ± {row[f'{s}_sem']:.3f}" for s in SCORES) + " |")
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
