@@ -17,11 +17,12 @@ from spikeinterface_simsort.cli import main
 from spikeinterface_simsort.models import build_embedder
 from spikeinterface_simsort.simulation.bank import save_bank
 from spikeinterface_simsort.simulation.composition import compose_trial
-from spikeinterface_simsort.simulation.recipe import load_recipe
+from spikeinterface_simsort.simulation.recipe import Recipe, load_recipe
 from spikeinterface_simsort.simulation.trial_config import TrialConfig
 from spikeinterface_simsort.simulation.trials import bundled_bank
 from spikeinterface_simsort.training import export, run
 from spikeinterface_simsort.training.card import model_card
+from spikeinterface_simsort.training.curves import write_loss_curves
 from spikeinterface_simsort.training.data import (
     DetectionWindows,
     PreparedTrial,
@@ -370,6 +371,105 @@ def test_calibration_trials_are_new(bank, monkeypatch):
     assert seeds[0] not in (int(training), int(validation))
 
 
+def test_whitened_trials(neurons):
+    trial = compose_trial(neurons, config=TrialConfig(duration_s=2.0, sampling_frequency=20000.0), seed=3)
+    plain = prepare_trial(trial, rng=np.random.default_rng(0), augment=False)
+    whitened = prepare_trial(trial, rng=np.random.default_rng(0), augment=False, whiten=True)
+    assert np.abs(np.cov(plain.traces, rowvar=False) - np.eye(4)).max() > 0.1
+    np.testing.assert_allclose(np.cov(whitened.traces, rowvar=False), np.eye(4), atol=1e-3)
+
+
+def test_trials_without_overlaps(neurons):
+    crowded = load_recipe("training").values | {"synchrony": 0.5, "synchrony_window_ms": 0.5}
+    recipe = Recipe(crowded)
+    with_them, without = (
+        SpikeWaveforms(
+            neurons,
+            seed=1,
+            trials_per_epoch=3,
+            recipe=recipe,
+            sampling_frequency=20000.0,
+            num_before=16,
+            num_after=32,
+            search_samples=4,
+            spikes_per_unit=1000,
+            overlaps=overlaps,
+        )
+        for overlaps in (True, False)
+    )
+    trial, _ = without.prepared(0)
+    apart = np.array(
+        [
+            np.abs(trial.spike_samples[trial.spike_labels != label] - time).min() > 20.0
+            for time, label in zip(trial.spike_samples, trial.spike_labels, strict=True)
+        ]
+    )
+    asked = trial.unit_snr[trial.spike_labels] >= 3.5
+
+    def num_spikes(chosen):
+        counts = np.bincount(trial.spike_labels[chosen])
+        return counts[counts >= 4].sum()
+
+    assert len(with_them[0][1]) == num_spikes(asked)
+    assert len(without[0][1]) == num_spikes(asked & apart) < 0.8 * num_spikes(asked)
+
+
+def test_detection_without_overlaps_asks_nothing_of_them(neurons):
+    with_them, without = (
+        DetectionWindows(
+            neurons,
+            seed=1,
+            trials_per_epoch=4,
+            recipe=load_recipe("training"),
+            sampling_frequency=20000.0,
+            window_samples=1024,
+            windows_per_trial=8,
+            overlaps=overlaps,
+        )
+        for overlaps in (True, False)
+    )
+    num_asked = np.zeros(2)
+    for index in range(4):
+        first, second = with_them[index], without[index]
+        assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])
+        assert (second[2] <= first[2]).all()
+        num_asked += float(first[2].sum()), float(second[2].sum())
+    assert num_asked[1] < num_asked[0]
+
+
+def test_a_limited_number_of_trials_comes_again(neurons):
+    data = DetectionWindows(
+        neurons,
+        seed=1,
+        trials_per_epoch=3,
+        recipe=load_recipe("training"),
+        sampling_frequency=20000.0,
+        window_samples=256,
+        windows_per_trial=4,
+        num_trials=2,
+    )
+    assert torch.equal(data[0][0], data[2][0]) and not torch.equal(data[0][0], data[1][0])
+    first = data[0][0]
+    data.epoch = 1
+    assert torch.equal(data[1][0], first)
+
+
+def test_conditions_of_a_network_go_before_the_recipe(neurons):
+    config = copy.deepcopy(CONFIG)
+    config["embedder"]["conditions"] = {"noise_correlation": 0.9}
+    for part, expected in (("detector", load_recipe("training").values["noise_correlation"]), ("embedder", 0.9)):
+        data = run._data(part, neurons, config=config, seed=1, num_trials=1)
+        assert data.recipe.values["noise_correlation"] == expected
+
+
+def test_some_cells_of_a_bank(bank, neurons):
+    everything, validation = run.load_cells(bank, config=CONFIG)
+    some, same = run.load_cells(bank, config={**CONFIG, "num_cells": 3})
+    assert len(everything) + len(validation) == len(neurons) and len(some) == 3
+    assert {neuron.name for neuron in some} < {neuron.name for neuron in everything}
+    assert [neuron.name for neuron in same] == [neuron.name for neuron in validation]
+
+
 # Runs
 
 
@@ -448,6 +548,46 @@ def test_paper_configuration_trains(part, rate, bank, tmp_path):
         assert basis.shape == (5, round(6.0 * rate / 1000))
         torch.testing.assert_close(basis @ basis.T, torch.eye(5), atol=1e-4, rtol=0.0)
         assert not torch.allclose(basis, torch.eye(basis.shape[1])[:5], atol=0.1)
+
+
+def test_loss_curves_of_a_run_that_was_stopped(tmp_path):
+    for version, rows in enumerate((["0,0.9,0.8", "1,0.7,0.6", "2,0.5,"], ["2,0.55,0.5", "3,0.4,0.45"])):
+        folder = tmp_path / "logs" / f"version_{version}"
+        folder.mkdir(parents=True)
+        (folder / "metrics.csv").write_text("\n".join(["epoch,train_loss,val_loss", *rows]) + "\n", encoding="utf8")
+    losses = write_loss_curves(tmp_path)
+    assert [row["epoch"] for row in losses] == [0.0, 1.0, 2.0, 3.0]
+    assert [row["train_loss"] for row in losses] == [0.9, 0.7, 0.55, 0.4]
+    assert (tmp_path / "loss.csv").read_text(encoding="utf8").splitlines()[3] == "2,0.550000,0.500000"
+    assert (tmp_path / "loss.png").stat().st_size > 5000
+
+
+def test_no_loss_curves_of_nothing(tmp_path):
+    assert write_loss_curves(tmp_path) == [] and not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["detector", "embedder"])
+def test_processes_that_compose_change_nothing(part, bank, tmp_path):
+    alone = train(part, bank=bank, output=tmp_path / "alone")
+    helped = run.train(
+        part, bank=bank, config=CONFIG, output=tmp_path / "helped", num_threads=1, num_workers=1, progress_bar=False
+    )
+    assert_same_weights(alone, helped)
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_trials(bank, tmp_path):
+    config = tmp_path / "tiny.yaml"
+    config.write_text(yaml.safe_dump(CONFIG), encoding="utf8")
+    options = ["--bank", str(bank), "--config", str(config), "--output", str(tmp_path / "run"), "--threads", "1"]
+    command_line = [sys.executable, "-m", "spikeinterface_simsort.cli", "train", "detector", *options, "--devices", "2"]
+    done = subprocess.run(command_line, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    checkpoint = tmp_path / "run" / "detector" / "checkpoints" / "last.ckpt"
+    assert done.stdout.count(str(checkpoint)) == 1
+    # Two batches an epoch, one for either process.
+    assert torch.load(checkpoint, weights_only=False)["global_step"] == 2
 
 
 # Export

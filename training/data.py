@@ -206,7 +206,12 @@ class _ComposedTrials(Dataset):
         return self.trials_per_epoch
 
     def _overlapping(self, trial: PreparedTrial) -> np.ndarray:
-        return overlapping(trial.spike_samples, trial.spike_labels, window=self.sampling_frequency / 1000.0)
+        # The filter may have moved units' deflections past each other.
+        order = np.argsort(trial.spike_samples, kind="stable")
+        window = self.sampling_frequency / 1000.0
+        result = np.zeros(len(order), dtype=bool)
+        result[order] = overlapping(trial.spike_samples[order], trial.spike_labels[order], window=window)
+        return result
 
     def prepared(self, index: int) -> tuple[PreparedTrial, np.random.Generator]:
         """Compose and prepare a trial; the generator is for what is drawn beyond."""
