@@ -133,6 +133,10 @@ def train(part, *, bank, output, config=CONFIG):
     return run.train(part, bank=bank, config=copy.deepcopy(config), output=output, num_threads=1, progress_bar=False)
 
 
+def with_epochs(config, epochs):
+    return {**config, **{part: {**config[part], "epochs": epochs} for part in DATA_SETS}}
+
+
 def network_state(checkpoint):
     return torch.load(checkpoint, map_location="cpu", weights_only=False)["state_dict"]
 
@@ -713,6 +717,19 @@ def test_only_one_network(bank, tmp_path):
     checkpoint = tmp_path / "run" / "detector" / "checkpoints" / "last.ckpt"
     assert torch.load(checkpoint, weights_only=False)["global_step"] == 1
     assert not (tmp_path / "run" / "embedder").exists() and not (tmp_path / "run" / "weights").exists()
+
+
+@pytest.mark.parametrize("part", ["detector", "embedder"])
+def test_mixed_precision(part, bank, tmp_path):
+    more = ["--epochs", "1", "--precision", "bf16-mixed"]
+    assert command(part, bank=bank, folder=tmp_path, more=more) == 0
+    state = network_state(tmp_path / "run" / part / "checkpoints" / "last.ckpt")
+    whole = network_state(train(part, bank=bank, output=tmp_path / "whole", config=with_epochs(CONFIG, 1)))
+    # The weights stay in full precision, and are near those of full precision, not the same.
+    assert all(value.dtype == torch.float32 for value in state.values())
+    assert any(not torch.equal(value, whole[name]) for name, value in state.items())
+    for name, value in state.items():
+        torch.testing.assert_close(value, whole[name], atol=0.01, rtol=0.05)
 
 
 def test_misuse(bank, tmp_path, capsys):
