@@ -28,9 +28,9 @@ from spikeinterface_simsort.pipeline import detect_and_embed, sort
 from spikeinterface_simsort.preprocessing import preprocess
 from spikeinterface_simsort.simulation.bank import load_bank
 from spikeinterface_simsort.simulation.recipe import load_recipe
-from spikeinterface_simsort.training.export import export_weights
+from spikeinterface_simsort.training.export import calibrated_embedder, export_weights
 from spikeinterface_simsort.training.run import load_config, train
-from spikeinterface_simsort.weights import load_weights
+from spikeinterface_simsort.weights import load_weights, save_weights
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +38,8 @@ PARTS = ("detector", "embedder")
 SCORES = ("sorting", "detection", "ari")
 # Of the validation cells, for the choice of a threshold.
 _SCORED_TRIALS = 10
+# Of the embedders here: a third of the released one's, which trains for longer.
+_WIDTH = 256
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,14 @@ class Variant:
         Values of the recipe that trials are drawn from.
     params : mapping
         Parameters of the sorter.
+    parts : tuple of str
+        Networks that are trained; the others are the bundled ones.
     """
 
     config: Mapping[str, Any] = field(default_factory=dict)
     recipe: Mapping[str, Any] = field(default_factory=dict)
     params: Mapping[str, Any] = field(default_factory=dict)
+    parts: tuple[str, ...] = PARTS
 
 
 def _at_rate(rate: float) -> Variant:
@@ -70,10 +75,8 @@ def _at_rate(rate: float) -> Variant:
     )
 
 
-def _gru(svd_rank: int | None) -> Variant:
-    kwargs = {"num_samples": 48, "hidden_size": 128, "svd_rank": svd_rank}
-    embedder = {"architecture": "gru", "loss": "triplet", "learning_rate": 0.001, "=kwargs": kwargs}
-    return Variant(config={"embedder": embedder})
+def _embedder(**changes: Any) -> Variant:
+    return Variant(config={"embedder": changes}, parts=("embedder",))
 
 
 STUDIES: dict[str, dict[str, Variant]] = {
@@ -91,11 +94,21 @@ STUDIES: dict[str, dict[str, Variant]] = {
         "10 kHz": _at_rate(10000.0),
         "30 kHz": _at_rate(30000.0),
         "whitened": Variant(config={"whiten": True}, params={"whiten": True}),
-        "GRU, triplets": _gru(None),
-        "GRU, triplets, SVD of rank 5": _gru(5),
+        "SVD of rank 5": Variant(config={"embedder": {"kwargs": {"svd_rank": 5}}}),
         "white noise, no hash": Variant(recipe={"noise_exponent": 0, "noise_correlation": 0, "num_far": 0}),
         "no overlaps in training": Variant(config={"overlaps": False}),
         "spikes as slow as the cells'": Variant(recipe={"spike_speed": [1, 1]}),
+    },
+    # The embedder alone, beside the bundled detector.
+    "embedders": {
+        "prototypes (default)": _embedder(),
+        "triplets": _embedder(loss="triplet"),
+        "hard triplets": _embedder(loss="hard_triplet"),
+        "NT-Xent": _embedder(loss="nt_xent"),
+        "supervised contrastive": _embedder(loss="supervised_contrastive"),
+        "8 dimensions": _embedder(kwargs={"embedding_dim": 8}),
+        "48 dimensions": _embedder(kwargs={"embedding_dim": 48}),
+        "width 768": _embedder(kwargs={"hidden_size": 768}),
     },
 }
 
@@ -118,7 +131,8 @@ def make_config(variant: Variant, *, folder: Path, num_batches: int, seed: int) 
     -------
     dict
     """
-    config = _updated(load_config("default"), variant.config)
+    config = _updated(load_config("default"), {"embedder": {"kwargs": {"hidden_size": _WIDTH}}})
+    config = _updated(config, variant.config)
     config["seed"] = seed
     for part in PARTS:
         config[part] |= {"epochs": 2, "batches_per_epoch": num_batches // 2}
@@ -133,15 +147,10 @@ def make_config(variant: Variant, *, folder: Path, num_batches: int, seed: int) 
 
 
 def _updated(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Changes put in, section by section; a key that begins with = replaces its section as a whole."""
+    """Changes put in, section by section."""
     result = copy.deepcopy(values)
     for name, change in changes.items():
-        if name.startswith("="):
-            result[name[1:]] = change
-        elif isinstance(change, Mapping):
-            result[name] = _updated(result[name], change)
-        else:
-            result[name] = change
+        result[name] = _updated(result[name], change) if isinstance(change, Mapping) else change
     return result
 
 
@@ -234,18 +243,37 @@ def run(
         scores = folder / "scores.yaml"
         if not scores.exists():
             config = make_config(variant, folder=folder, num_batches=num_batches, seed=seed)
-            shared = {"bank": bank, "config": config}
-            checkpoints = {
-                f"{part}_checkpoint": train(part, output=folder / part, num_threads=1, progress_bar=False, **shared)
-                for part in PARTS
-            }
-            weights = export_weights(
-                folder / "weights", num_scored=_SCORED_TRIALS, overwrite=True, **shared, **checkpoints
-            )
+            weights = _train_variant(variant, config=config, bank=bank, folder=folder)
             scores.write_text(yaml.safe_dump(score(weights, trials=trials, params=variant.params)), encoding="utf-8")
         rows.append({"variant": name, **yaml.safe_load(scores.read_text(encoding="utf-8"))})
         logger.info("%s: %s", name, rows[-1])
     return pd.DataFrame(rows).set_index("variant")
+
+
+def _train_variant(variant: Variant, *, config: dict[str, Any], bank: Path, folder: Path) -> Path:
+    """Train what a variant trains, and write its weights."""
+    checkpoints = {
+        f"{part}_checkpoint": train(
+            part, bank=bank, config=config, output=folder / part, num_threads=1, progress_bar=False
+        )
+        for part in variant.parts
+    }
+    if variant.parts == PARTS:
+        return export_weights(
+            folder / "weights", bank=bank, config=config, num_scored=_SCORED_TRIALS, overwrite=True, **checkpoints
+        )
+    bundled = load_weights()
+    embedder = calibrated_embedder(checkpoints["embedder_checkpoint"], config=config, bank=bank)
+    weights_config = {key: value for key, value in bundled.config.items() if key not in ("format_version", "sha256")}
+    weights_config["embedder"] = {**weights_config["embedder"], "kwargs": config["embedder"]["kwargs"]}
+    return save_weights(
+        folder / "weights",
+        detector=bundled.detector,
+        embedder=embedder.network,
+        config=weights_config,
+        card="# Of a study\n",
+        overwrite=True,
+    )
 
 
 def draw_scaling(table: pd.DataFrame, path: Path) -> None:

@@ -82,6 +82,31 @@ def whiten_embedder(embedder: PerceptronEmbedder, covariance: torch.Tensor) -> N
             layer.bias.copy_(transform @ layer.bias)
 
 
+def calibrated_embedder(checkpoint: str | Path, *, config: dict[str, Any], bank: str | Path) -> EmbedderModule:
+    """Load an embedder; the default's with unit variance within units.
+
+    Parameters
+    ----------
+    checkpoint : str or Path
+        As `run.train` returns it.
+    config : dict
+        The training configuration.
+    bank : str or Path
+        Neuron bank of the training.
+
+    Returns
+    -------
+    EmbedderModule
+        In evaluation mode.
+    """
+    embedder = EmbedderModule.load_from_checkpoint(checkpoint, map_location="cpu").eval()
+    if isinstance(embedder.network, PerceptronEmbedder):
+        data = trial_data("embedder", bank=bank, config=config, num_trials=_CALIBRATION_TRIALS, held_out=False)
+        assert isinstance(data, SpikeWaveforms)
+        whiten_embedder(embedder.network, within_unit_covariance(embedder.network, data))
+    return embedder
+
+
 def export_weights(
     folder: str | Path,
     *,
@@ -127,11 +152,7 @@ def export_weights(
         The folder exists.
     """
     detector = DetectorModule.load_from_checkpoint(detector_checkpoint, map_location="cpu").eval()
-    embedder = EmbedderModule.load_from_checkpoint(embedder_checkpoint, map_location="cpu").eval()
-    if isinstance(embedder.network, PerceptronEmbedder):
-        data = trial_data("embedder", bank=bank, config=config, num_trials=_CALIBRATION_TRIALS, held_out=False)
-        assert isinstance(data, SpikeWaveforms)
-        whiten_embedder(embedder.network, within_unit_covariance(embedder.network, data))
+    embedder = calibrated_embedder(embedder_checkpoint, config=config, bank=bank)
     threshold, scores = _score(
         detector.network, embedder.network, config=config, bank=bank, num_trials=num_scored or _SCORED_TRIALS
     )

@@ -14,7 +14,6 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
-from spikeinterface_simsort.models import RecurrentEmbedder
 from spikeinterface_simsort.simulation.bank import NeuronCurrents, load_bank
 from spikeinterface_simsort.simulation.recipe import Recipe, load_recipe
 from spikeinterface_simsort.training.curves import write_loss_curves
@@ -170,7 +169,7 @@ class _NewTrialsEachEpoch(Callback):
 def _fit_svd_basis(module: EmbedderModule, data: SpikeWaveforms, *, num_trials: int = 40) -> None:
     """Fix the temporal components that waveforms are denoised with, from training waveforms alone."""
     network = module.network
-    if not isinstance(network, RecurrentEmbedder) or network.svd_basis is None:
+    if network.svd_basis is None:
         return
     waveforms = torch.cat([data[i][0] for i in range(num_trials)])
     flat = waveforms.transpose(1, 2).reshape(-1, waveforms.shape[1])

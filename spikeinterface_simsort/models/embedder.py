@@ -8,7 +8,29 @@ import torch
 from torch import nn
 
 
-class RecurrentEmbedder(nn.Module):
+class _Embedder(nn.Module):
+    """What every embedder has: the shape of its waveforms, and their denoising before anything else.
+
+    The temporal components that waveforms are projected onto are fixed by training (buffer `svd_basis`), so that an
+    embedding does not depend on the other waveforms of its batch.
+    """
+
+    svd_basis: torch.Tensor | None
+
+    def __init__(self, *, num_channels: int, num_samples: int, embedding_dim: int, svd_rank: int | None) -> None:
+        super().__init__()
+        self.num_channels = num_channels
+        self.num_samples = num_samples
+        self.embedding_dim = embedding_dim
+        # Filled by training; identity-like until then.
+        self.register_buffer("svd_basis", None if svd_rank is None else torch.eye(num_samples)[:svd_rank].clone())
+
+    def denoise(self, waveforms: torch.Tensor) -> torch.Tensor:
+        """Keep what lies in the span of the temporal components, where there are any."""
+        return waveforms if self.svd_basis is None else self.svd_basis.T @ (self.svd_basis @ waveforms)
+
+
+class RecurrentEmbedder(_Embedder):
     """A GRU over a waveform; its last hidden state is the embedding: the paper's, preset ``paper``.
 
     Parameters
@@ -20,12 +42,8 @@ class RecurrentEmbedder(nn.Module):
     hidden_size : int
         Of the GRU: 512 in the paper.
     svd_rank : int, optional
-        Denoise waveforms by a projection onto this many temporal components before the GRU: 5 in the
-        paper. The components are fixed by training (buffer `svd_basis`), so that an embedding does
-        not depend on the other waveforms of its batch.
+        Denoise waveforms by a projection onto this many temporal components: 5 in the paper.
     """
-
-    svd_basis: torch.Tensor | None
 
     def __init__(
         self,
@@ -35,13 +53,10 @@ class RecurrentEmbedder(nn.Module):
         hidden_size: int = 512,
         svd_rank: int | None = None,
     ) -> None:
-        super().__init__()
-        self.num_channels = num_channels
-        self.num_samples = num_samples
-        self.embedding_dim = hidden_size
+        super().__init__(
+            num_channels=num_channels, num_samples=num_samples, embedding_dim=hidden_size, svd_rank=svd_rank
+        )
         self.gru = nn.GRU(num_channels, hidden_size, batch_first=True)
-        # Filled by training; identity-like until then.
-        self.register_buffer("svd_basis", None if svd_rank is None else torch.eye(num_samples)[:svd_rank].clone())
 
     def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
         """Embed waveforms.
@@ -55,13 +70,11 @@ class RecurrentEmbedder(nn.Module):
         -------
         torch.Tensor, [batch, embedding_dim]
         """
-        if self.svd_basis is not None:
-            waveforms = self.svd_basis.T @ (self.svd_basis @ waveforms)
-        _, hidden = self.gru(waveforms)
+        _, hidden = self.gru(self.denoise(waveforms))
         return hidden[-1]
 
 
-class PerceptronEmbedder(nn.Module):
+class PerceptronEmbedder(_Embedder):
     """A perceptron over a whole waveform, beside a linear map of it: the default embedder.
 
     The linear map does what principal components do, learned once for all recordings; the
@@ -80,6 +93,8 @@ class PerceptronEmbedder(nn.Module):
         Hidden layers.
     embedding_dim : int
         Dimensions of the embedding.
+    svd_rank : int, optional
+        Denoise waveforms by a projection onto this many temporal components.
     """
 
     def __init__(
@@ -90,11 +105,11 @@ class PerceptronEmbedder(nn.Module):
         hidden_size: int = 512,
         num_layers: int = 3,
         embedding_dim: int = 24,
+        svd_rank: int | None = None,
     ) -> None:
-        super().__init__()
-        self.num_channels = num_channels
-        self.num_samples = num_samples
-        self.embedding_dim = embedding_dim
+        super().__init__(
+            num_channels=num_channels, num_samples=num_samples, embedding_dim=embedding_dim, svd_rank=svd_rank
+        )
         width = num_channels * num_samples
         self.linear = nn.Linear(width, embedding_dim)
         layers: list[nn.Module] = []
@@ -106,7 +121,7 @@ class PerceptronEmbedder(nn.Module):
     def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
         """Embed waveforms, with the shapes of `RecurrentEmbedder.forward`."""
         # A spike varies in proportion to its size: compressed, large and small units vary alike.
-        flat = torch.asinh(waveforms / 4.0).flatten(1)
+        flat = torch.asinh(self.denoise(waveforms) / 4.0).flatten(1)
         return self.linear(flat) + self.perceptron(flat)
 
 
