@@ -16,9 +16,9 @@ from spikeinterface.core import BaseRecording, BaseSorting
 
 from benchmarks.layer6 import save_trials, threshold_peaks
 from spikeinterface_simsort.params import SimSortParams
+from spikeinterface_simsort.peaks import match_spikes
 from spikeinterface_simsort.pipeline import detect_and_embed
 from spikeinterface_simsort.preprocessing import preprocess
-from spikeinterface_simsort.training.evaluation import match_spikes
 from spikeinterface_simsort.waveforms import extract_waveforms
 from spikeinterface_simsort.weights import Weights, load_weights
 

@@ -15,6 +15,7 @@ from spikeinterface_simsort.cli_bank import add_bank_parser
 from spikeinterface_simsort.cli_common import CommandError, add_logging_options
 from spikeinterface_simsort.cli_demo import add_demo_parser
 from spikeinterface_simsort.cli_fetch import add_fetch_parser
+from spikeinterface_simsort.cli_finetune import add_finetune_parser
 from spikeinterface_simsort.cli_simulate import add_simulate_parser
 from spikeinterface_simsort.cli_sort import add_sort_parser
 from spikeinterface_simsort.cli_train import add_train_parser
@@ -48,6 +49,8 @@ first commands:
       simulate detailed cell models, which recordings can then be made of
   simsort train all --bank neuron_bank --output run
       train the networks on such recordings
+  simsort finetune recording_folder curated_sorting --output my_weights
+      adapt the networks to a recording of one's own
   simsort weights show
       say which networks sort, and what they were trained on
 
@@ -113,6 +116,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_bank_parser(subparsers)
     add_simulate_parser(subparsers)
     add_train_parser(subparsers)
+    add_finetune_parser(subparsers)
     add_weights_parser(subparsers)
     return parser
 

@@ -1,4 +1,4 @@
-"""Peaks of a probability, on plain arrays."""
+"""Peaks of a probability, and spikes that are near each other, on plain arrays."""
 
 from __future__ import annotations
 
@@ -32,3 +32,32 @@ def find_peaks(probability: np.ndarray, *, threshold: float, exclude_samples: in
     first = np.all(window[:, :exclude_samples] < centre[:, None], axis=1)
     largest = np.all(window[:, exclude_samples + 1 :] <= centre[:, None], axis=1)
     return candidate[first & largest]
+
+
+def match_spikes(found: np.ndarray, truth: np.ndarray, *, delta: float) -> tuple[np.ndarray, np.ndarray]:
+    """Pair the spikes of two trains that are near each other, each once, as many as can be.
+
+    Parameters
+    ----------
+    found, truth : np.ndarray, [num_spikes]
+        Times, increasing.
+    delta : float
+        Largest distance of a pair, in the unit of the times.
+
+    Returns
+    -------
+    found_index, truth_index : np.ndarray, int64 [num_pairs]
+        Of the pairs, increasing.
+    """
+    pairs = []
+    i = j = 0
+    while i < len(found) and j < len(truth):
+        if abs(found[i] - truth[j]) <= delta:
+            pairs.append((i, j))
+            i, j = i + 1, j + 1
+        elif found[i] < truth[j]:
+            i += 1
+        else:
+            j += 1
+    first, second = np.array(pairs, dtype="int64").reshape(-1, 2).T
+    return first, second

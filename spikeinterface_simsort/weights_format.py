@@ -159,13 +159,14 @@ def replacing_folder(folder: str | Path, *, overwrite: bool) -> Iterator[Path]:
     Another folder than one of weights is never replaced, and one of weights only with `overwrite`; raises DefectError.
     """
     folder = Path(folder).expanduser().resolve()
-    _check_replaceable(folder, overwrite=overwrite)
+    check_replaceable(folder, overwrite=overwrite)
     staging = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}-new")
     with replacing(folder, staging=staging):
         yield staging
 
 
-def _check_replaceable(folder: Path, *, overwrite: bool) -> None:
+def check_replaceable(folder: Path, *, overwrite: bool) -> None:
+    """Refuse another folder than one of weights, and without `overwrite` one that is not empty; raises DefectError."""
     if not folder.exists():
         return
     if not folder.is_dir() or {path.name for path in folder.iterdir()} - {*WEIGHTS_FILES}:

@@ -15,6 +15,7 @@ import yaml
 
 from spikeinterface_simsort.cli import main
 from spikeinterface_simsort.models import build_embedder
+from spikeinterface_simsort.peaks import match_spikes
 from spikeinterface_simsort.simulation.bank import save_bank
 from spikeinterface_simsort.simulation.composition import compose_trial
 from spikeinterface_simsort.simulation.recipe import Recipe, load_recipe
@@ -25,16 +26,13 @@ from spikeinterface_simsort.training.card import model_card
 from spikeinterface_simsort.training.curves import write_loss_curves
 from spikeinterface_simsort.training.data import (
     DetectionWindows,
-    PreparedTrial,
     SpikeWaveforms,
-    detection_targets,
     prepare_trial,
 )
 from spikeinterface_simsort.training.evaluation import (
     DetectionScores,
     detection_scores,
     embedding_scores,
-    match_spikes,
     mixture_ari,
 )
 from spikeinterface_simsort.training.losses import (
@@ -45,6 +43,7 @@ from spikeinterface_simsort.training.losses import (
     triplet_loss,
 )
 from spikeinterface_simsort.training.modules import DetectorModule, EmbedderModule
+from spikeinterface_simsort.training.targets import PreparedTrial, detection_targets
 from spikeinterface_simsort.weights import load_weights
 
 DATA_SETS = {"detector": DetectionWindows, "embedder": SpikeWaveforms}

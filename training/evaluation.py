@@ -12,8 +12,9 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.mixture import GaussianMixture
 from torch import nn
 
-from spikeinterface_simsort.peaks import EDGE_SHARE, find_peaks
-from spikeinterface_simsort.training.data import IGNORED_SNR, DetectionWindows, SpikeWaveforms
+from spikeinterface_simsort.peaks import EDGE_SHARE, find_peaks, match_spikes
+from spikeinterface_simsort.training.data import DetectionWindows, SpikeWaveforms
+from spikeinterface_simsort.training.targets import IGNORED_SNR
 
 # Distances of the sorter's own peaks, see `SimSortParams.exclude_ms`.
 _EXCLUDE_MS = 0.4
@@ -36,35 +37,6 @@ class DetectionScores:
     accuracy: float
     recall: float
     precision: float
-
-
-def match_spikes(found: np.ndarray, truth: np.ndarray, *, delta: float) -> tuple[np.ndarray, np.ndarray]:
-    """Pair the spikes of two trains that are near each other, each once, as many as can be.
-
-    Parameters
-    ----------
-    found, truth : np.ndarray, [num_spikes]
-        Times, increasing.
-    delta : float
-        Largest distance of a pair, in the unit of the times.
-
-    Returns
-    -------
-    found_index, truth_index : np.ndarray, int64 [num_pairs]
-        Of the pairs, increasing.
-    """
-    pairs = []
-    i = j = 0
-    while i < len(found) and j < len(truth):
-        if abs(found[i] - truth[j]) <= delta:
-            pairs.append((i, j))
-            i, j = i + 1, j + 1
-        elif found[i] < truth[j]:
-            i += 1
-        else:
-            j += 1
-    first, second = np.array(pairs, dtype="int64").reshape(-1, 2).T
-    return first, second
 
 
 def detection_scores(

@@ -15,6 +15,7 @@ from spikeinterface_simsort.training.data import DetectionWindows, SpikeWaveform
 from spikeinterface_simsort.training.evaluation import detection_scores, embedding_scores
 from spikeinterface_simsort.training.modules import DetectorModule, EmbedderModule
 from spikeinterface_simsort.training.run import load_cells, trial_data
+from spikeinterface_simsort.training.tuning import fold_into
 from spikeinterface_simsort.weights import save_weights
 
 logger = logging.getLogger(__name__)
@@ -73,13 +74,7 @@ def whiten_embedder(embedder: PerceptronEmbedder, covariance: torch.Tensor) -> N
         See `within_unit_covariance`.
     """
     variance, vectors = torch.linalg.eigh(covariance)
-    transform = (vectors @ torch.diag(variance.rsqrt()) @ vectors.T).float()
-    last = embedder.perceptron[-1]
-    for layer in (embedder.linear, last):
-        assert isinstance(layer, nn.Linear)
-        with torch.no_grad():
-            layer.weight.copy_(transform @ layer.weight)
-            layer.bias.copy_(transform @ layer.bias)
+    fold_into(embedder, vectors @ torch.diag(variance.rsqrt()) @ vectors.T)
 
 
 def calibrated_embedder(checkpoint: str | Path, *, config: dict[str, Any], bank: str | Path) -> EmbedderModule:
