@@ -6,7 +6,7 @@ TREE := build/tree
 PACKAGE := spikeinterface_simsort
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow figures physics train clean $(TREE)
+.PHONY: help demo test slow figures physics networks studies train clean $(TREE)
 # Two targets must not install into one environment at once.
 .NOTPARALLEL:
 
@@ -34,6 +34,20 @@ physics: $(VENV)/.installed-dev ## Check the simulation: make physics SHARED=fol
 	$(BIN)/python -m benchmarks.faithful --output benchmarks/results/faithful.csv
 	$(BIN)/python -m benchmarks.spike_shapes --bank $(or $(BANK),$(error name a neuron bank)) --output benchmarks/results --figure docs/spike_shapes.png
 	$(BIN)/python -m benchmarks.composition_speed --bank $(BANK)
+
+networks: $(VENV)/.installed-dev ## Score the networks: make networks SHARED=folder with recordings BANK=folder with layer-6 cells.
+	$(BIN)/python -m benchmarks.network_speed
+	$(BIN)/python -m benchmarks.detector --bank $(or $(BANK),$(error name a neuron bank)) --output benchmarks/results --figure docs/detection.png
+	$(BIN)/python -m benchmarks.embedder --bank $(BANK) --output benchmarks/results/embedder.csv
+	$(BIN)/python -m benchmarks.finetuning --bank $(BANK) --output benchmarks/results/finetuning.csv
+	$(BIN)/python -m benchmarks.axona --recordings $(or $(SHARED),$(error name the folder that holds recordings))/recordings/axona --output benchmarks/results/axona.csv
+
+studies: $(VENV)/.installed-dev ## Train again and again: make studies BANK=folder TEST_BANK=folder with layer-6 cells (hours).
+	for study in scaling ablations embedders; do \
+		$(BIN)/python -m benchmarks.training_studies $$study --bank $(or $(BANK),$(error name a neuron bank)) \
+			--test-bank $(or $(TEST_BANK),$(error name the bank to test on)) --runs runs/studies \
+			--output benchmarks/results/$$study.csv --figure docs/scaling.png || exit 1; \
+	done
 
 train: $(VENV)/.installed-training ## Train the default networks and export them to runs/default: make train BANK=folder.
 	$(BIN)/simsort train all --bank $(or $(BANK),$(error name a neuron bank, as in: make $@ BANK=folder)) --output runs/default

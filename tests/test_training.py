@@ -553,6 +553,12 @@ def test_paper_configuration_trains(part, rate, bank, tmp_path):
         assert not torch.allclose(basis, torch.eye(basis.shape[1])[:5], atol=0.1)
 
 
+@pytest.mark.parametrize("names", [["granule"], [""]])
+def test_a_bank_without_cells_of_either_kind(bank, names):
+    with pytest.raises(ValueError, match="validation_cells"):
+        run.load_cells(bank, config={**CONFIG, "validation_cells": names})
+
+
 def test_loss_curves_of_a_run_that_was_stopped(tmp_path):
     for version, rows in enumerate((["0,0.9,0.8", "1,0.7,0.6", "2,0.5,"], ["2,0.55,0.5", "3,0.4,0.45"])):
         folder = tmp_path / "logs" / f"version_{version}"

@@ -139,9 +139,16 @@ def load_cells(bank: str | Path, *, config: dict[str, Any]) -> tuple[list[Neuron
     ValueError
         The bank has no cells of either kind.
     """
+    neurons = load_bank(bank, exclude=TEST_CELLS)
     held_out = tuple(config["validation_cells"])
-    training_cells = load_bank(bank, exclude=(*TEST_CELLS, *held_out))
-    validation_cells = load_bank(bank, include=held_out)
+    training_cells = [neuron for neuron in neurons if not neuron.name.startswith(held_out)]
+    validation_cells = [neuron for neuron in neurons if neuron.name.startswith(held_out)]
+    if not training_cells or not validation_cells:
+        raise ValueError(
+            f"Of the {len(neurons)} cells in the bank, {len(validation_cells)} are for validation (their names start "
+            f"with {', '.join(held_out)}): give other validation_cells in the configuration, so that some are and some "
+            "are not."
+        )
     num_cells = config.get("num_cells")
     if num_cells:
         kept = np.linspace(0, len(training_cells) - 1, min(num_cells, len(training_cells))).round().astype(int)
