@@ -165,24 +165,29 @@ def natural_int(text: str) -> int:
     return value
 
 
-def require_simulation(*more: str, extra: str = "simulation") -> None:
-    """Refuse to go on without the packages that compose trials.
+def require(*packages: str, extra: str) -> None:
+    """Refuse to go on without some packages.
 
     Parameters
     ----------
-    *more : str
-        Packages that are needed besides.
+    *packages : str
+        That are needed.
     extra : str
-        Of this package, which brings all of them.
+        Of this package, which brings them.
 
     Raises
     ------
     CommandError
         One is missing.
     """
-    missing = [name for name in ("lfpykit", *more) if not _is_installed(name)]
+    missing = [name for name in packages if not _is_installed(name)]
     if missing:
         raise CommandError(f"{missing[0]} is not installed: pip install 'spikeinterface-simsort[{extra}]'")
+
+
+def require_simulation(*more: str) -> None:
+    """Refuse to go on without what composes trials, and `more`; see `require`."""
+    require("lfpykit", *more, extra="simulation")
 
 
 def _is_installed(name: str) -> bool:

@@ -6,7 +6,6 @@ import argparse
 import logging
 import sys
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from spikeinterface_simsort.cli_common import (
     format_table,
     positive_int,
     progress_bar,
+    require,
 )
 from spikeinterface_simsort.cli_parameters import add_parameter_options, parse_parameters
 from spikeinterface_simsort.cli_recording import add_recording_options, check_recording_options, read_recording
@@ -98,7 +98,7 @@ def _finetune(args: argparse.Namespace) -> int:
     if args.sorting is not None:
         if not args.sorting.exists():
             raise CommandError(f"There is no {args.sorting}.")
-        _require_training()
+        require("pandas", extra="training")
     check_output(output, overwrite=args.overwrite, contents=WEIGHTS_FILES)
     params = SimSortParams.from_dict(parse_parameters(args))
     resolve_weights(params.weights)
@@ -222,13 +222,3 @@ def read_sorting(path: Path) -> BaseSorting:
     if not isinstance(sorting, BaseSorting):
         raise CommandError(f"{path} is not a sorting ({type(sorting).__name__}).")
     return sorting
-
-
-def _require_training() -> None:
-    for name in ("lfpykit", "pandas"):
-        try:
-            import_module(name)
-        except ImportError as error:
-            raise CommandError(
-                f"{name} is not installed: pip install 'spikeinterface-simsort[training]' {name}"
-            ) from error

@@ -13,7 +13,7 @@ from spikeinterface_simsort.cli_common import (
     add_logging_options,
     natural_int,
     positive_int,
-    require_simulation,
+    require,
 )
 
 logger = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ def add_train_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentPar
 
 # The handler imports what it needs, so that `--help` does not wait for it.
 def _train(args: argparse.Namespace) -> int:
-    require_simulation("lightning", extra="training")
+    require("lfpykit", "lightning", extra="training")
     from lightning.pytorch.utilities import rank_zero_only
 
     from spikeinterface_simsort.training.run import load_config, train

@@ -52,6 +52,7 @@ def write_loss_curves(output: Path) -> list[dict[str, float]]:
         writer.writerows([int(row["epoch"]), f"{row['train_loss']:.6f}", f"{row['val_loss']:.6f}"] for row in losses)
 
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
 
     figure = Figure(figsize=(6.0, 3.6), layout="constrained")
     axes = figure.subplots()
@@ -59,6 +60,10 @@ def write_loss_curves(output: Path) -> list[dict[str, float]]:
     for name, label in (("train_loss", "training cells"), ("val_loss", "cells held out")):
         axes.plot(epoch, [row[name] for row in losses], label=label, marker="." if len(losses) < 3 else None)
     axes.set(xlabel="epoch", ylabel="loss", title=output.name, yscale="log")
+    # Losses are seldom powers of ten.
+    axes.yaxis.set_minor_locator(LogLocator(subs=(2.0, 3.0, 5.0)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:g}")
     axes.grid(alpha=0.3, which="both")
     axes.legend(frameon=False)
     figure.savefig(output / "loss.png", dpi=150)

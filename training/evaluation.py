@@ -23,7 +23,7 @@ THRESHOLDS = tuple(np.round(np.arange(0.1, 0.95, 0.05), 2).tolist())
 
 @dataclass(frozen=True)
 class DetectionScores:
-    """How well spikes are found at one threshold, mean over trials.
+    """How well spikes are found at one threshold, all trials together.
 
     Attributes
     ----------
@@ -83,16 +83,16 @@ def detection_scores(
             others = np.delete(found, matched)
             others = np.delete(others, match_spikes(others, ignored, delta=delta)[0])
             counts[row, index] = len(matched), len(asked), len(matched) + len(others)
-    hits, asked_for, made = (counts[:, (counts[0, :, 1] > 0), k] for k in range(3))
-    accuracy = hits / (asked_for + made - hits)
+    # Pooled, as some of these short trials have hardly a spike.
+    hits, asked_for, made = counts.sum(axis=1).T
     return [
         DetectionScores(
             threshold=threshold,
-            accuracy=float(accuracy[row].mean()),
-            recall=float((hits / asked_for)[row].mean()),
-            precision=float((hits / np.maximum(made, 1))[row].mean()),
+            accuracy=float(hit / max(num_asked + num_made - hit, 1)),
+            recall=float(hit / max(num_asked, 1)),
+            precision=float(hit / max(num_made, 1)),
         )
-        for row, threshold in enumerate(thresholds)
+        for threshold, hit, num_asked, num_made in zip(thresholds, hits, asked_for, made, strict=True)
     ]
 
 
