@@ -207,7 +207,7 @@ def draw(tables: dict[str, pd.DataFrame], path: Path, *, threshold: float) -> No
     Parameters
     ----------
     tables : dict of pandas.DataFrame
-        ``snr``, ``overlap`` and ``threshold``.
+        ``methods``, ``snr``, ``overlap`` and ``threshold``.
     path : Path
         Picture to write.
     threshold : float
@@ -217,13 +217,17 @@ def draw(tables: dict[str, pd.DataFrame], path: Path, *, threshold: float) -> No
 
     figure = Figure(figsize=(11.0, 3.4), layout="constrained")
     panels = figure.subplots(1, 3)
+    methods = tables["methods"]
+    precision = methods[methods["delta_ms"] == 0.4].set_index("method")["precision"]
     labels = {"snr": "SNR of the unit", "overlap": "ms to the nearest other spike"}
     for axes, (name, label) in zip(panels, labels.items(), strict=False):
         table = tables[name]
         bins = table.iloc[:, :2].to_numpy()
         texts = [f"{low:g}–{high:g}" if np.isfinite(high) else f"> {low:g}" for low, high in bins]
         for method in ("network", *(f"{num} MAD" for num in MADS)):
-            axes.plot(texts, table[f"{method}, 0.4 ms"], marker="o", label=method)
+            axes.plot(
+                texts, table[f"{method}, 0.4 ms"], marker="o", label=f"{method} (precision {precision[method]:.2f})"
+            )
         axes.set(xlabel=label, ylabel="recall (0.4 ms)", ylim=(0, 1.02))
         axes.grid(alpha=0.3)
     panels[0].legend(frameon=False)

@@ -150,7 +150,7 @@ def score_trial(recording: BaseRecording, truth: BaseSorting, *, folder: Path, w
     -------
     pandas.Series
     """
-    sorting = ss.run_sorter("simsort", recording, folder=folder, remove_existing_folder=True)
+    sorting = ss.run_sorter("simsort", recording, folder=folder, remove_existing_folder=True, weights=weights.source)
     row: dict[str, float] = {}
     for delta in (DELTA_MS, 0.4):
         comparison = sc.compare_sorter_to_ground_truth(
@@ -163,7 +163,7 @@ def score_trial(recording: BaseRecording, truth: BaseSorting, *, folder: Path, w
 
     frames = truth.to_spike_vector()["sample_index"]
     rate = recording.get_sampling_frequency()
-    params = SimSortParams(job_kwargs={"progress_bar": False}).resolve()
+    params = SimSortParams(weights=weights.source, job_kwargs={"progress_bar": False}).resolve()
     peaks, _, _ = detect_and_embed(preprocess(recording, params=params), weights=weights, params=params)
     detectors = {"network": peaks["sample_index"]}
     detectors |= {f"{num}mad": threshold_peaks(recording, num_mads=num) for num in (3, 4, 5)}
@@ -200,7 +200,7 @@ def save_trials(bank: Path, folder: Path, *, num_trials: int) -> list[Path]:
     return paths
 
 
-def run(bank: Path, *, num_trials: int) -> pd.DataFrame:
+def run(bank: Path, *, num_trials: int, weights: str = "bundled") -> pd.DataFrame:
     """Score a number of trials composed of a bank's cells.
 
     Parameters
@@ -209,18 +209,20 @@ def run(bank: Path, *, num_trials: int) -> pd.DataFrame:
         Neuron bank.
     num_trials : int
         How many; trial `i` has the seed ``FIRST_SEED + i``.
+    weights : str
+        See `load_weights`.
 
     Returns
     -------
     pandas.DataFrame
         A row a trial.
     """
-    weights = load_weights()
+    networks = load_weights(weights)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for trial in save_trials(bank, Path(folder), num_trials=num_trials):
             recording, truth = si.load(trial / "recording"), si.load(trial / "sorting")
-            rows.append(score_trial(recording, truth, folder=Path(folder) / "sorter", weights=weights))
+            rows.append(score_trial(recording, truth, folder=Path(folder) / "sorter", weights=networks))
             logger.info("trial %s: accuracy %.3f", trial.name, rows[-1][f"sorting_accuracy_{DELTA_MS}ms"])
     return pd.DataFrame(rows, index=pd.Index(range(FIRST_SEED, FIRST_SEED + num_trials), name="seed"))
 
@@ -238,10 +240,11 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.layer6", description=__doc__)
     parser.add_argument("--bank", type=Path, required=True, help="neuron bank that holds layer-6 cells (names L6_...)")
     parser.add_argument("--num-trials", type=int, default=20, help="(%(default)s)")
+    parser.add_argument("--weights", default="bundled", help="bundled, a folder or hf://... (%(default)s)")
     parser.add_argument("--output", type=Path, help="CSV file to write")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    table = run(arguments.bank, num_trials=arguments.num_trials)
+    table = run(arguments.bank, num_trials=arguments.num_trials, weights=arguments.weights)
     if arguments.output:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
         table.to_csv(arguments.output, float_format="%.4f")

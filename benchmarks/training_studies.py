@@ -253,17 +253,21 @@ def run(
 def _train_variant(variant: Variant, *, config: dict[str, Any], bank: Path, folder: Path) -> Path:
     """Train what a variant trains, and write its weights."""
     checkpoints = {
-        f"{part}_checkpoint": train(
-            part, bank=bank, config=config, output=folder / part, num_threads=1, progress_bar=False
-        )
+        part: train(part, bank=bank, config=config, output=folder / part, num_threads=1, progress_bar=False)
         for part in variant.parts
     }
     if variant.parts == PARTS:
         return export_weights(
-            folder / "weights", bank=bank, config=config, num_scored=_SCORED_TRIALS, overwrite=True, **checkpoints
+            folder / "weights",
+            detector_checkpoint=checkpoints["detector"],
+            embedder_checkpoint=checkpoints["embedder"],
+            bank=bank,
+            config=config,
+            num_scored=_SCORED_TRIALS,
+            overwrite=True,
         )
     bundled = load_weights()
-    embedder = calibrated_embedder(checkpoints["embedder_checkpoint"], config=config, bank=bank)
+    embedder = calibrated_embedder(checkpoints["embedder"], config=config, bank=bank)
     weights_config = {key: value for key, value in bundled.config.items() if key not in ("format_version", "sha256")}
     weights_config["embedder"] = {**weights_config["embedder"], "kwargs": config["embedder"]["kwargs"]}
     return save_weights(

@@ -79,9 +79,7 @@ def add_train_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentPar
 # The handler imports what it needs, so that `--help` does not wait for it.
 def _train(args: argparse.Namespace) -> int:
     require("lfpykit", "lightning", extra="training")
-    from lightning.pytorch.utilities import rank_zero_only
-
-    from spikeinterface_simsort.training.run import load_config, train
+    from spikeinterface_simsort.training.run import is_first_process, load_config, train
 
     config = _with_options(load_config(args.config), args)
     output = args.output.expanduser()
@@ -101,9 +99,9 @@ def _train(args: argparse.Namespace) -> int:
             precision=args.precision,
             progress_bar=args.progress_bar,
         )
-        if getattr(rank_zero_only, "rank", 0) == 0:
+        if is_first_process():
             sys.stdout.write(f"{checkpoints[part]}\n")
-    if args.what == "all" and getattr(rank_zero_only, "rank", 0) == 0:
+    if args.what == "all" and is_first_process():
         from spikeinterface_simsort.training.export import export_weights
 
         weights = export_weights(

@@ -108,7 +108,7 @@ def _draw_channels(num_channels: int, *, rng: np.random.Generator) -> tuple[np.n
 
 
 class _ComposedTrials(Dataset):
-    """Trials numbered from a seed; an epoch's trials differ from every other's."""
+    """Trials numbered from a seed; an epoch's trials differ from every other's, unless there are only so many."""
 
     def __init__(
         self,
@@ -141,9 +141,26 @@ class _ComposedTrials(Dataset):
         self.overlaps = overlaps
         self.num_trials = num_trials
         self.epoch = 0
+        self._kept: dict[int, tuple[torch.Tensor, ...]] = {}
 
     def __len__(self) -> int:
         return self.trials_per_epoch
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, ...]:
+        if self.num_trials is None:
+            return self._item(index)
+        # What comes again and again is made once.
+        number = self._number(index)
+        if number not in self._kept:
+            self._kept[number] = self._item(index)
+        return self._kept[number]
+
+    def _item(self, index: int) -> tuple[torch.Tensor, ...]:
+        raise NotImplementedError
+
+    def _number(self, index: int) -> int:
+        number = self.epoch * self.trials_per_epoch + index
+        return number if self.num_trials is None else number % self.num_trials
 
     def _overlapping(self, trial: PreparedTrial) -> np.ndarray:
         # The filter may have moved units' deflections past each other.
@@ -155,8 +172,7 @@ class _ComposedTrials(Dataset):
 
     def prepared(self, index: int) -> tuple[PreparedTrial, np.random.Generator]:
         """Compose and prepare a trial; the generator is for what is drawn beyond."""
-        number = self.epoch * self.trials_per_epoch + index
-        sequence = np.random.SeedSequence([self.seed, number % self.num_trials if self.num_trials else number])
+        sequence = np.random.SeedSequence([self.seed, self._number(index)])
         conditions, composition, augmentation = sequence.spawn(3)
         config = self.recipe.draw(int(conditions.generate_state(1)[0]))
         rng = np.random.default_rng(augmentation)
@@ -223,7 +239,7 @@ class DetectionWindows(_ComposedTrials):
         )
         self.window_samples = window_samples
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _item(self, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         trial, _ = self.prepared(index)
         target, weight = detection_targets(trial, sampling_frequency=self.sampling_frequency)
         if not self.overlaps:
@@ -303,7 +319,7 @@ class SpikeWaveforms(_ComposedTrials):
         self.search_samples = search_samples
         self.spikes_per_unit = spikes_per_unit
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def _item(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         trial, rng = self.prepared(index)
         left_out = np.zeros(len(trial.spike_labels), dtype=bool) if self.overlaps else self._overlapping(trial)
         chosen = []

@@ -12,7 +12,7 @@ from torch import nn
 from spikeinterface_simsort.models import PerceptronEmbedder
 from spikeinterface_simsort.training.card import model_card
 from spikeinterface_simsort.training.data import DetectionWindows, SpikeWaveforms
-from spikeinterface_simsort.training.evaluation import detection_scores, embedding_scores
+from spikeinterface_simsort.training.evaluation import THRESHOLDS, detection_scores, embedding_scores
 from spikeinterface_simsort.training.modules import DetectorModule, EmbedderModule
 from spikeinterface_simsort.training.run import load_cells, trial_data
 from spikeinterface_simsort.training.tuning import fold_into
@@ -187,7 +187,7 @@ def _score(
     windows, waveforms = trial_data("detector", **shared), trial_data("embedder", **shared)
     assert isinstance(windows, DetectionWindows) and isinstance(waveforms, SpikeWaveforms)
     given = config["detector"].get("threshold")
-    candidates = detection_scores(detector, windows, **({} if given is None else {"thresholds": [given]}))
+    candidates = detection_scores(detector, windows, thresholds=THRESHOLDS if given is None else [given])
     for candidate in candidates:
         logger.info("threshold %.2f: detection accuracy %.3f", candidate.threshold, candidate.accuracy)
     best = max(candidates, key=lambda candidate: candidate.accuracy)

@@ -12,6 +12,7 @@ import torch
 import yaml
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import DataLoader
 
 from spikeinterface_simsort.simulation.bank import NeuronCurrents, load_bank
@@ -291,6 +292,11 @@ def train(
     if trainer.is_global_zero:
         write_loss_curves(output)
     return last
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that writes and prints, where several train together."""
+    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def _choose_precision(precision: str) -> str:
