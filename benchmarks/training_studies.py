@@ -81,10 +81,10 @@ def _embedder(**changes: Any) -> Variant:
 
 STUDIES: dict[str, dict[str, Variant]] = {
     "scaling": {
+        "all neurons, new trials": Variant(),
         "10 neurons": Variant(config={"num_cells": 10}),
         "40 neurons": Variant(config={"num_cells": 40}),
         "160 neurons": Variant(config={"num_cells": 160}),
-        "all neurons": Variant(),
         "10 trials": Variant(config={"num_trials": 10}),
         "40 trials": Variant(config={"num_trials": 40}),
         "160 trials": Variant(config={"num_trials": 160}),
@@ -154,8 +154,8 @@ def _updated(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, An
     return result
 
 
-def score(weights_folder: Path, *, trials: list[Path], params: Mapping[str, Any]) -> dict[str, float]:
-    """Mean sorting accuracy, detection accuracy and ARI over trials.
+def score(weights_folder: Path, *, trials: list[Path], params: Mapping[str, Any]) -> dict[str, list[float]]:
+    """Sorting accuracy, detection accuracy and ARI of each trial.
 
     Parameters
     ----------
@@ -169,11 +169,11 @@ def score(weights_folder: Path, *, trials: list[Path], params: Mapping[str, Any]
     Returns
     -------
     dict
-        Keys as `SCORES`, and ``..._sem``, their standard errors.
+        Keys as `SCORES`: a score a trial.
     """
     weights = load_weights(weights_folder)
     resolved = SimSortParams(weights=str(weights_folder), job_kwargs={"progress_bar": False}, **params).resolve()
-    rows = []
+    scores: dict[str, list[float]] = {name: [] for name in SCORES}
     for trial in trials:
         recording, truth = si.load(trial / "recording"), si.load(trial / "sorting")
         comparison = sc.compare_sorter_to_ground_truth(
@@ -186,13 +186,36 @@ def score(weights_folder: Path, *, trials: list[Path], params: Mapping[str, Any]
             delta_frames=int(DELTA_MS * recording.get_sampling_frequency() / 1000),
         )
         _, embedding, labels = true_embeddings(recording, truth, weights=weights, params=resolved)
-        sorting = float(comparison.get_performance()["accuracy"].astype(float).mean())
-        rows.append((sorting, detection["accuracy"], embedding_ari(embedding, labels)))
-    table = np.array(rows)
-    sem = table.std(axis=0, ddof=1) / np.sqrt(len(table)) if len(table) > 1 else np.full(3, np.nan)
-    return dict(zip(SCORES, table.mean(axis=0).tolist(), strict=True)) | {
-        f"{name}_sem": float(value) for name, value in zip(SCORES, sem, strict=True)
-    }
+        scores["sorting"].append(float(comparison.get_performance()["accuracy"].astype(float).mean()))
+        scores["detection"].append(detection["accuracy"])
+        scores["ari"].append(embedding_ari(embedding, labels))
+    return scores
+
+
+def compare(scores: Mapping[str, Mapping[str, list[float]]]) -> pd.DataFrame:
+    """Compare variants with the first one, trial by trial.
+
+    Parameters
+    ----------
+    scores : mapping of mapping
+        Of each variant, as `score` gives them.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row a variant; of each score the mean, how far it is ahead of the first variant's, and the standard error of
+        that.
+    """
+    first = next(iter(scores.values()))
+    rows = []
+    for variant, of_variant in scores.items():
+        row: dict[str, object] = {"variant": variant}
+        for name in SCORES:
+            ahead = np.array(of_variant[name]) - np.array(first[name])
+            sem = ahead.std(ddof=1) / np.sqrt(len(ahead)) if len(ahead) > 1 else np.nan
+            row |= {name: np.mean(of_variant[name]), f"{name}_ahead": ahead.mean(), f"{name}_ahead_sem": sem}
+        rows.append(row)
+    return pd.DataFrame(rows).set_index("variant")
 
 
 def run(
@@ -230,24 +253,24 @@ def run(
     Returns
     -------
     pandas.DataFrame
-        A row a variant.
+        See `compare`.
     """
     trials = save_trials(test_bank, output / "trials", num_trials=num_trials)
-    rows = []
+    scores = {}
     for name, variant in STUDIES[study].items():
         if only is not None and name not in only:
             continue
         # The default is the same in every study: it is trained once.
         key = "default" if variant == Variant() else f"{study} {name}"
         folder = output / key.replace(" ", "_").replace(",", "").replace("'", "")
-        scores = folder / "scores.yaml"
-        if not scores.exists():
+        path = folder / "scores.yaml"
+        if not path.exists():
             config = make_config(variant, folder=folder, num_batches=num_batches, seed=seed)
             weights = _train_variant(variant, config=config, bank=bank, folder=folder)
-            scores.write_text(yaml.safe_dump(score(weights, trials=trials, params=variant.params)), encoding="utf-8")
-        rows.append({"variant": name, **yaml.safe_load(scores.read_text(encoding="utf-8"))})
-        logger.info("%s: %s", name, rows[-1])
-    return pd.DataFrame(rows).set_index("variant")
+            path.write_text(yaml.safe_dump(score(weights, trials=trials, params=variant.params)), encoding="utf-8")
+        scores[name] = yaml.safe_load(path.read_text(encoding="utf-8"))
+        logger.info("%s: %s", name, {score: round(float(np.mean(scores[name][score])), 3) for score in SCORES})
+    return compare(scores)
 
 
 def _train_variant(variant: Variant, *, config: dict[str, Any], bank: Path, folder: Path) -> Path:
@@ -281,7 +304,7 @@ def _train_variant(variant: Variant, *, config: dict[str, Any], bank: Path, fold
 
 
 def draw_scaling(table: pd.DataFrame, path: Path) -> None:
-    """Draw scores against the number of neurons and of trials.
+    """Draw scores against the number of neurons and of trials; bars are errors of the difference to the largest.
 
     Parameters
     ----------
@@ -302,12 +325,16 @@ def draw_scaling(table: pd.DataFrame, path: Path) -> None:
         other = "num_trials" if what == "num_neurons" else "num_neurons"
         rows = table[table[other] == largest[other]].sort_values(what)
         for name, text in zip(SCORES, ("sorting accuracy", "detection accuracy", "ARI of embeddings"), strict=True):
-            axes.errorbar(rows[what], rows[name], rows[f"{name}_sem"], marker="o", capsize=2, label=text)
+            axes.errorbar(rows[what], rows[name], rows[f"{name}_ahead_sem"], marker="o", capsize=2, label=text)
         axes.set(xscale="log", xlabel=label)
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("score on layer-6 trials")
     figure.axes[0].legend(frameon=False)
     figure.savefig(path, dpi=150)
+
+
+def _cell(row: pd.Series, score: str) -> str:
+    return f"{row[score]:.3f} ({row[f'{score}_ahead']:+.3f} ± {row[f'{score}_ahead_sem']:.3f})"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -349,7 +376,7 @@ def main(argv: list[str] | None = None) -> int:
     table.to_csv(arguments.output, float_format="%.4f", quoting=csv.QUOTE_MINIMAL)
     lines = ["| variant | sorting accuracy | detection accuracy | ARI |", "| --- | --- | --- | --- |"]
     for name, row in table.iterrows():
-        lines.append(f"| {name} | " + " | ".join(f"{row[s]:.3f} ± {row[f'{s}_sem']:.3f}" for s in SCORES) + " |")
+        lines.append(f"| {name} | " + " | ".join(_cell(row, score) for score in SCORES) + " |")
     sys.stdout.write("\n".join(lines) + "\n")
     return 0
 

@@ -90,8 +90,26 @@ def test_variants_say_what_training_can_do(study, tmp_path):
         duration_ms = config["embedder"]["ms_before"] + config["embedder"]["ms_after"]
         num_samples = config["embedder"]["kwargs"]["num_samples"]
         assert num_samples == round(duration_ms * config["sampling_frequency"] / 1000)
-    # Each has the default to compare with.
-    assert any(variant.config in ({}, {"embedder": {}}) for variant in training_studies.STUDIES[study].values())
+    # The first is the default, which the others are compared with.
+    first = next(iter(training_studies.STUDIES[study].values()))
+    assert first.config in ({}, {"embedder": {}}) and not first.recipe and not first.params
+
+
+def test_variants_are_compared_trial_by_trial():
+    first = {"sorting": [0.2, 0.8], "detection": [0.5, 0.5], "ari": [1.0, 1.0]}
+    other = {"sorting": [0.3, 0.9], "detection": [0.7, 0.5], "ari": [1.0, 1.0]}
+    table = training_studies.compare({"default": first, "other": other})
+    assert table.loc["default", "sorting"] == 0.5 and table.loc["default", "sorting_ahead"] == 0.0
+    assert table.loc["other", "sorting_ahead"] == pytest.approx(0.1)
+    assert table.loc["other", "sorting_ahead_sem"] == pytest.approx(0.0, abs=1e-12)
+    assert table.loc["other", "detection_ahead"] == pytest.approx(0.1) == table.loc["other", "detection_ahead_sem"]
+
+
+def test_scaling_is_drawn(tmp_path):
+    scores = {name: {score: [0.8, 0.9] for score in training_studies.SCORES} for name in ("all", "few", "seldom")}
+    table = training_studies.compare(scores).assign(num_neurons=[600, 10, 600], num_trials=[1000, 1000, 10])
+    training_studies.draw_scaling(table, tmp_path / "scaling.png")
+    assert (tmp_path / "scaling.png").stat().st_size > 5000
 
 
 def test_a_variant_leaves_the_default_alone(tmp_path):
