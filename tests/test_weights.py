@@ -94,7 +94,12 @@ def test_round_trip(tmp_path: Path) -> None:
     loaded = load_weights(folder)
     assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
     assert [path.name for path in folder.parent.iterdir()] == ["weights"]
-    assert (folder / "README.md").read_text() == CARD
+    # The card ends with what the other files are known by.
+    files = [
+        f"| {name} | {loaded.config['sha256'][name]} |" for name in ("detector.safetensors", "embedder.safetensors")
+    ]
+    ending = "\n".join(["", "## Files", "| | sha256 |", "| --- | --- |", *files, ""])
+    assert (folder / "README.md").read_text() == CARD + ending
     assert loaded.source == str(folder) and loaded.folder == folder
     assert loaded.config["format_version"] == 1
     assert loaded.config["detector"] == CONFIG["detector"] and loaded.config["embedder"] == CONFIG["embedder"]
