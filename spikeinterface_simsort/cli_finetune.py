@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from functools import partial
 from pathlib import Path
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     from spikeinterface.core import BaseRecording, BaseSorting
 
     from spikeinterface_simsort.training.adaptation import Report
-
-logger = logging.getLogger(__name__)
 
 # With a sorting and without one: enough to learn from minutes of a recording.
 _STEPS, _STEPS_UNSORTED = 150, 100

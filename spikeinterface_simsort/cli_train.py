@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,6 @@ from spikeinterface_simsort.cli_common import (
     positive_int,
     require,
 )
-
-logger = logging.getLogger(__name__)
 
 PARTS = ("detector", "embedder")
 

@@ -14,7 +14,6 @@ from spikeinterface.core import BaseRecording, BaseSorting, NumpySorting
 from spikeinterface.core.base import minimum_spike_dtype
 from threadpoolctl import threadpool_limits
 from torch import nn
-from torch.nn import functional
 
 from spikeinterface_simsort.clustering import informative_axes
 from spikeinterface_simsort.detection import pad_channels
@@ -24,7 +23,7 @@ from spikeinterface_simsort.peaks import match_spikes
 from spikeinterface_simsort.pipeline import sort_block
 from spikeinterface_simsort.preprocessing import RecordingError, preprocess
 from spikeinterface_simsort.resampling import SamplingGrid
-from spikeinterface_simsort.training.losses import prototype_loss, triplet_loss
+from spikeinterface_simsort.training.losses import detection_loss, prototype_loss, triplet_loss
 from spikeinterface_simsort.training.own_recording import (
     PAD_SAMPLES,
     add_noise,
@@ -121,10 +120,7 @@ class LabelledPart:
         traces, target, weight = (
             torch.from_numpy(np.concatenate(arrays)).to(device) for arrays in zip(*stretches, strict=True)
         )
-        loss = functional.binary_cross_entropy_with_logits(
-            network(traces), target, pos_weight=torch.tensor(_POSITIVE_WEIGHT, device=device), reduction="none"
-        )
-        return (loss * weight).sum() / weight.sum()
+        return detection_loss(network(traces), target, weight, positive_weight=_POSITIVE_WEIGHT)
 
     def _windows(self, weights: Weights, *, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Some windows next to each other: traces, targets and weights."""

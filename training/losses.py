@@ -1,9 +1,32 @@
-"""Losses of the embedder."""
+"""Losses of the detector and of the embedder."""
 
 from __future__ import annotations
 
 import torch
 from torch.nn import functional
+
+
+def detection_loss(
+    logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor, *, positive_weight: float
+) -> torch.Tensor:
+    """Binary cross-entropy of every sample, in which spikes weigh more.
+
+    Parameters
+    ----------
+    logits, target, weight : torch.Tensor, [num_windows, window_samples]
+        See `targets.detection_targets`.
+    positive_weight : float
+        Of a spike.
+
+    Returns
+    -------
+    torch.Tensor
+        Weighted mean.
+    """
+    loss = functional.binary_cross_entropy_with_logits(
+        logits, target, pos_weight=torch.tensor(positive_weight, device=logits.device), reduction="none"
+    )
+    return (loss * weight).sum() / weight.sum()
 
 
 def _class_sums(embedding: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

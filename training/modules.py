@@ -7,10 +7,10 @@ from typing import Any
 
 import lightning
 import torch
-from torch.nn import functional
 
 from spikeinterface_simsort.models import build_detector, build_embedder
 from spikeinterface_simsort.training.losses import (
+    detection_loss,
     hard_triplet_loss,
     nt_xent_loss,
     prototype_loss,
@@ -68,11 +68,7 @@ class DetectorModule(_Module):
 
     def _loss(self, batch: list[torch.Tensor]) -> torch.Tensor:
         traces, target, weight = (tensor.flatten(0, 1) for tensor in batch)
-        positive_weight = torch.tensor(self.config["positive_weight"], device=traces.device)
-        loss = functional.binary_cross_entropy_with_logits(
-            self.network(traces), target, pos_weight=positive_weight, reduction="none"
-        )
-        return (loss * weight).sum() / weight.sum()
+        return detection_loss(self.network(traces), target, weight, positive_weight=self.config["positive_weight"])
 
     def training_step(self, batch: list[torch.Tensor], _: int) -> torch.Tensor:
         """Loss of one batch."""
