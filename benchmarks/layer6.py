@@ -14,12 +14,12 @@ import spikeinterface as si
 import spikeinterface.comparison as sc
 import spikeinterface.sorters as ss
 from sklearn.decomposition import PCA
-from spikeinterface.comparison.comparisontools import make_match_count_matrix
-from spikeinterface.core import BaseRecording, BaseSorting, NumpySorting
+from spikeinterface.core import BaseRecording, BaseSorting
 from spikeinterface.preprocessing import bandpass_filter
 from spikeinterface.sortingcomponents.peak_detection import detect_peaks
 
 import spikeinterface_simsort  # noqa: F401  registers the sorter
+from benchmarks.scores import detection_scores
 from spikeinterface_simsort.clustering import informative_axes
 from spikeinterface_simsort.embedding import NetworkEmbedder
 from spikeinterface_simsort.params import SimSortParams
@@ -39,30 +39,6 @@ TRIAL = TrialConfig()
 # Spikes of two sortings match within this time.
 DELTA_MS = 1.0
 FIRST_SEED = 6000
-
-
-def detection_scores(found: np.ndarray, truth: np.ndarray, *, delta_frames: int) -> dict[str, float]:
-    """Accuracy, recall and precision of spike times, whatever their units.
-
-    Parameters
-    ----------
-    found, truth : np.ndarray, int64 [num_spikes]
-        Increasing.
-    delta_frames : int
-        Largest distance of a match; each spike matches once.
-
-    Returns
-    -------
-    dict
-        ``accuracy``, ``recall`` and ``precision``.
-    """
-    trains = [NumpySorting.from_unit_dict([{0: np.sort(frames)}], 1.0) for frames in (truth, found)]
-    matched = int(make_match_count_matrix(*trains, delta_frames=delta_frames).to_numpy()[0, 0])
-    return {
-        "accuracy": matched / max(len(found) + len(truth) - matched, 1),
-        "recall": matched / max(len(truth), 1),
-        "precision": matched / max(len(found), 1),
-    }
 
 
 def threshold_peaks(recording: BaseRecording, *, num_mads: float) -> np.ndarray:
