@@ -19,18 +19,17 @@ from spikeinterface_simsort.weights import load_weights
 
 logger = logging.getLogger(__name__)
 
-# Recordings of each family. The seeds of those that were looked at while the sorter was made begin at 100, see
-# docs/benchmarks.md: these here were not.
-NUM_SHORT, NUM_FULL = 1, 4
-NUM_LAYER6 = 20
+# Recordings of each family in the short benchmark.
+NUM_SHORT = 1
 
 
-def datasets(families: list[str], *, num: int, folder: Path, sources: Sources) -> list[Dataset]:
-    """Recordings of the families, as many as asked; families whose sources are missing are left out, and said to be."""
+def datasets(families: list[str], *, num: int | None, folder: Path, sources: Sources) -> list[Dataset]:
+    """Recordings of the families, all of them or so many of each; what has no source is left out, and said to be."""
     made = []
     for family in families:
+        seeds = range(FAMILIES[family].num_full if num is None else num)
         try:
-            made += [prepare(family, seed=seed, folder=folder, sources=sources) for seed in range(num)]
+            made += [prepare(family, seed=seed, folder=folder, sources=sources) for seed in seeds]
         except FileNotFoundError as error:
             logger.warning("%s is left out: %s", family, error)
     return made
@@ -50,7 +49,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"), help="tables (%(default)s)")
     parser.add_argument("--bank", type=Path, help="neuron bank that holds layer-6 cells (names L6_...)")
     parser.add_argument("--waveforms", type=Path, help="folder with the recorded waveforms that hybrids are made of")
-    parser.add_argument("--num", type=int, default=NUM_SHORT, help="recordings of each family (%(default)s)")
+    amount = parser.add_mutually_exclusive_group()
+    amount.add_argument("--num", type=int, default=NUM_SHORT, help="recordings of each family (%(default)s)")
+    amount.add_argument("--full", action="store_true", help="as many as each family has, 20 of bbp_l6: many hours")
     parser.add_argument(
         "--families",
         nargs="+",
@@ -73,7 +74,8 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     si.set_global_job_kwargs(progress_bar=False)
     sources = Sources(bank=arguments.bank, waveforms=arguments.waveforms, cache=arguments.data)
-    made = datasets(arguments.families, num=arguments.num, folder=arguments.data, sources=sources)
+    num = None if arguments.full else arguments.num
+    made = datasets(arguments.families, num=num, folder=arguments.data, sources=sources)
     runs = run_all(made, arguments.sorters, folder=arguments.runs, timeout_s=arguments.timeout)
     units, recordings = score_runs(made, runs, folder=arguments.runs)
     sys.stdout.write(write_tables(units, recordings, folder=arguments.output, weights_sha256=weights_digest()))

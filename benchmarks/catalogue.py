@@ -16,7 +16,7 @@ from spikeinterface.preprocessing import bandpass_filter
 
 from benchmarks.hybrid import WAVEFORM_FILE, make_hybrid, read_units
 from benchmarks.other_generators import make_mearec, make_mearec_templates, make_si_groundtruth
-from benchmarks.recordings import ground_truth, tetrode_recording
+from benchmarks.recordings import sorting_of, tetrode_recording
 from benchmarks.waveclus import NOISE_LEVELS, make_waveclus, spike_shapes
 from spikeinterface_simsort._version import __version__
 from spikeinterface_simsort.simulation.bank import load_bank
@@ -84,12 +84,15 @@ class Family:
         Whether they stand for published recordings that could not be had.
     table : str
         Which of the SimSort paper's tables is about them.
+    num_full : int
+        Recordings of the full benchmark.
     """
 
     make: Callable[[Sources, int], tuple[BaseRecording, BaseSorting]] = field(repr=False)
     description: str
     is_rebuild: bool = False
     table: str = ""
+    num_full: int = 4
 
 
 def _as_stored(recording: BaseRecording, truth: BaseSorting) -> tuple[BaseRecording, BaseSorting]:
@@ -97,7 +100,7 @@ def _as_stored(recording: BaseRecording, truth: BaseSorting) -> tuple[BaseRecord
     rate = recording.get_sampling_frequency()
     trains = {int(unit): truth.get_unit_spike_train(unit) for unit in truth.unit_ids}
     traces, contacts = recording.get_traces(return_in_uV=True), recording.get_channel_locations()
-    return tetrode_recording(traces, rate=rate, contacts_um=contacts), ground_truth(trains, rate=rate)
+    return tetrode_recording(traces, rate=rate, contacts_um=contacts), sorting_of(trains, rate=rate)
 
 
 def _layer6(sources: Sources, seed: int) -> tuple[BaseRecording, BaseSorting]:
@@ -126,30 +129,36 @@ def _mearec(sources: Sources, seed: int) -> tuple[BaseRecording, BaseSorting]:
 
 
 FAMILIES: dict[str, Family] = {
-    "bbp_l6": Family(make=_layer6, description="five layer-6 neurons, which no training has seen", table="1"),
+    "bbp_l6": Family(
+        make=_layer6, description="five layer-6 neurons, which no training has seen", table="1", num_full=20
+    ),
     "hybrid_static": Family(
         make=lambda sources, seed: _hybrid(sources, seed, drifting=False),
         description="recorded mean waveforms in synthetic noise",
         is_rebuild=True,
         table="2",
+        num_full=9,
     ),
     "hybrid_drift": Family(
         make=lambda sources, seed: _hybrid(sources, seed, drifting=True),
         description="the same, drifting",
         is_rebuild=True,
         table="2",
+        num_full=9,
     ),
     "waveclus_easy": Family(
         make=lambda sources, seed: _waveclus(sources, seed, similarity="easy"),
         description="three unlike spike shapes in noise of spikes, one channel turned into four",
         is_rebuild=True,
         table="3",
+        num_full=8,
     ),
     "waveclus_difficult": Family(
         make=lambda sources, seed: _waveclus(sources, seed, similarity="difficult"),
         description="the same of shapes that are alike",
         is_rebuild=True,
         table="3",
+        num_full=8,
     ),
     "mearec": Family(make=_mearec, description="MEArec, its own cells of layer 5 and recordings"),
     "si_groundtruth": Family(

@@ -17,7 +17,7 @@ from scipy.io import loadmat
 from scipy.signal import butter, resample_poly, sosfiltfilt
 from spikeinterface.core import BaseRecording, BaseSorting
 
-from benchmarks.recordings import ground_truth, tetrode_recording
+from benchmarks.recordings import sorting_of, tetrode_recording
 
 WAVEFORM_FILE = "kampff_St_unit_waves_allNeg_2X.mat"
 
@@ -76,7 +76,7 @@ class RecordedUnit:
         """
         inside = np.clip(positions, [self.x[0], self.y[0]], [self.x[-1], self.y[-1]])
         outside = np.linalg.norm(positions - inside, axis=-1)
-        values = RegularGridInterpolator((self.x, self.y), self.waveforms)(inside)
+        values = RegularGridInterpolator((self.x, self.y), self.waveforms)(inside).reshape(*positions.shape[:-1], -1)
         return values * np.exp(-outside / _DECAY_UM)[..., None]
 
 
@@ -100,6 +100,8 @@ def read_units(path: Path) -> list[RecordedUnit]:
     ValueError
         It holds something else.
     """
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}.")
     content = loadmat(path, squeeze_me=True, struct_as_record=False)
     if "uColl" not in content:
         raise ValueError(f"{path} holds no structure uColl: name the file {WAVEFORM_FILE}.")
@@ -194,7 +196,7 @@ def make_hybrid(
             add_spikes(traces, frames[at], templates[depth], peak=peak, rng=rng, scales=scales[at])
         trains[unit_id] = frames
     recording = tetrode_recording(traces, rate=SAMPLING_FREQUENCY, contacts_um=contacts)
-    return recording, ground_truth(trains, rate=SAMPLING_FREQUENCY)
+    return recording, sorting_of(trains, rate=SAMPLING_FREQUENCY)
 
 
 def _templates(unit: RecordedUnit, contacts: np.ndarray, *, depths: np.ndarray) -> tuple[np.ndarray, int]:

@@ -17,7 +17,7 @@ import yaml
 from probeinterface import generate_tetrode
 from spikeinterface.core import BaseRecording, BaseSorting, generate_ground_truth_recording
 
-from benchmarks.recordings import ground_truth, tetrode_recording
+from benchmarks.recordings import sorting_of, tetrode_recording
 from spikeinterface_simsort.simulation.mearec_io import from_mearec
 
 # Units smaller than this against the noise are hash: they stay in the traces, but nobody is asked for them.
@@ -59,7 +59,7 @@ def make_si_groundtruth(*, seed: int, duration_s: float = 120.0) -> tuple[BaseRe
     large = np.abs(templates).max(axis=(1, 2)) >= MIN_SNR * _SI_NOISE_UV
     trains = {i: sorting.get_unit_spike_train(unit) for i, unit in enumerate(sorting.unit_ids[large])}
     traces = tetrode_recording(recording.get_traces(), rate=30000.0, contacts_um=probe.contact_positions)
-    return traces, ground_truth(trains, rate=30000.0)
+    return traces, sorting_of(trains, rate=30000.0)
 
 
 def make_mearec_templates(path: Path, *, num_per_cell: int = 30) -> Path:
@@ -171,7 +171,7 @@ def make_mearec(templates: Path, *, seed: int, duration_s: float = 120.0) -> tup
     trains = {unit: samples[trial.spike_labels == unit] for unit in range(len(trial.unit_names))}
     rate = trial.sampling_frequency
     recording = tetrode_recording(trial.traces, rate=rate, contacts_um=trial.contact_positions[:, :2])
-    return recording, ground_truth(trains, rate=rate)
+    return recording, sorting_of(trains, rate=rate)
 
 
 def _defaults(name: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Arrays as recordings of a tetrode and as ground truth."""
+"""Arrays as recordings of a tetrode and as sortings."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def tetrode_recording(traces: np.ndarray, *, rate: float, contacts_um: np.ndarra
     return recording if probed is None else probed
 
 
-def ground_truth(trains: Mapping[int, np.ndarray], *, rate: float) -> BaseSorting:
+def sorting_of(trains: Mapping[int, np.ndarray], *, rate: float) -> BaseSorting:
     """Spike trains as a sorting.
 
     Parameters
@@ -65,4 +65,8 @@ def ground_truth(trains: Mapping[int, np.ndarray], *, rate: float) -> BaseSortin
     -------
     BaseSorting
     """
+    if not trains:
+        # Ids without a type cannot be compared.
+        nothing = np.empty(0, dtype="int64")
+        return NumpySorting.from_samples_and_labels([nothing], [nothing], rate, unit_ids=nothing)
     return NumpySorting.from_unit_dict([dict(trains)], rate)

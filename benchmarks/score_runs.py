@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 import spikeinterface as si
-from spikeinterface.core import NumpySorting
 
 from benchmarks.catalogue import Dataset
+from benchmarks.recordings import sorting_of
 from benchmarks.runs import Run, run_folder
 from benchmarks.scores import DELTAS_MS, SCORES, detection_scores, unit_scores
 from benchmarks.spike_file import read_spikes
@@ -52,7 +52,7 @@ def score_runs(datasets: Iterable[Dataset], runs: Iterable[Run], *, folder: Path
         if run.status != "missing":
             truth = si.load(dataset.folder / "sorting")
             rate = truth.get_sampling_frequency()
-            sorting = NumpySorting.from_unit_dict([{}], rate)
+            sorting = sorting_of({}, rate=rate)
             if run.status == "ok":
                 sorting = read_spikes(run_folder(dataset, run.sorter, folder=folder) / SPIKES_FILE)
             for delta_ms in DELTAS_MS:

@@ -1,0 +1,273 @@
+"""Time and memory of sorters against duration and against the number of spikes: `python -m benchmarks.scaling`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import spikeinterface as si
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import NullFormatter
+from spikeinterface.core import BaseRecording, BaseSorting
+
+from benchmarks.catalogue import DESCRIPTION_FILE, Dataset, save_dataset
+from benchmarks.peers import PEERS
+from benchmarks.plots import open_frame, save_figure, sorter_colours, sorter_markers
+from benchmarks.recordings import ground_truth, tetrode_recording
+from benchmarks.runs import TIMEOUT_S, run_one
+from benchmarks.tables import OURS, ordered
+from spikeinterface_simsort.simulation.trial_config import TrialConfig
+from spikeinterface_simsort.simulation.trials import make_trial
+
+logger = logging.getLogger(__name__)
+
+DURATION, RATE = "duration", "rate"
+MINUTES = (1, 2, 5, 10)
+RATES_HZ = (2.0, 10.0, 40.0)
+# What is repeated for a long recording, and how long those of several rates are.
+PIECE_S, RATE_S = 60.0, 120.0
+COLUMNS = (
+    "experiment", "dataset", "sorter", "minutes", "num_spikes", "seconds", "peak_mb", "status", "message",
+    "sorter_version",
+)  # fmt: skip
+
+
+def _compose(config: TrialConfig, *, seed: int) -> tuple[np.ndarray, dict[int, np.ndarray], np.ndarray]:
+    """Traces in uV, trains in frames and contacts in um of a trial of the bundled bank."""
+    recording, truth = make_trial(config=config, seed=seed)
+    trains = {int(unit): truth.get_unit_spike_train(unit) for unit in truth.unit_ids}
+    return recording.get_traces(return_in_uV=True), trains, recording.get_channel_locations()
+
+
+def make_long(*, repeats: int, piece_s: float = PIECE_S, seed: int = 0) -> tuple[BaseRecording, BaseSorting]:
+    """Put one composed piece behind itself: time and memory do not depend on what is in the recording.
+
+    Parameters
+    ----------
+    repeats : int
+        How often.
+    piece_s : float
+        Length of the piece in s.
+    seed : int
+        Of its composition.
+
+    Returns
+    -------
+    recording, truth : BaseRecording, BaseSorting
+        int16, 4 channels at 30 kHz, and the spikes of all repeats.
+    """
+    config = TrialConfig(duration_s=piece_s)
+    traces, trains, contacts = _compose(config, seed=seed)
+    piece = tetrode_recording(traces, rate=config.sampling_frequency, contacts_um=contacts)
+    shifts = np.arange(repeats)[:, None] * len(traces)
+    repeated = {unit: (train + shifts).ravel() for unit, train in trains.items()}
+    return si.concatenate_recordings([piece] * repeats), ground_truth(repeated, rate=config.sampling_frequency)
+
+
+def make_dense(*, rate_hz: float, duration_s: float = RATE_S, seed: int = 0) -> tuple[BaseRecording, BaseSorting]:
+    """Compose a recording in which every unit fires at one rate.
+
+    Parameters
+    ----------
+    rate_hz : float
+        Of each unit, in Hz.
+    duration_s : float
+        Length in s.
+    seed : int
+        Of the composition: with the same seed, the same cells at the same places.
+
+    Returns
+    -------
+    recording, truth : BaseRecording, BaseSorting
+        int16, 4 channels at 30 kHz.
+    """
+    config = TrialConfig(duration_s=duration_s, firing_rate_hz=(rate_hz, rate_hz), firing_rate_spread=0.0)
+    traces, trains, contacts = _compose(config, seed=seed)
+    recording = tetrode_recording(traces, rate=config.sampling_frequency, contacts_um=contacts)
+    return recording, ground_truth(trains, rate=config.sampling_frequency)
+
+
+def prepare(
+    folder: Path,
+    *,
+    minutes: Iterable[int] = MINUTES,
+    rates_hz: Iterable[float] = RATES_HZ,
+    piece_s: float = PIECE_S,
+    rate_s: float = RATE_S,
+) -> list[Dataset]:
+    """Make the recordings, but for those that are there already.
+
+    Parameters
+    ----------
+    folder : Path
+        Of all data sets.
+    minutes : iterable of int
+        How often the piece is repeated, which lasts a minute unless told otherwise: the family ``duration``.
+    rates_hz : iterable of float
+        Rates of units in Hz: the family ``rate``.
+    piece_s, rate_s : float
+        Length in s of the piece, and of the recordings of several rates.
+
+    Returns
+    -------
+    list of Dataset
+    """
+    made = []
+    # The names tell all that makes the recordings: others never take their place.
+    for repeats in minutes:
+        name = f"{repeats}x{piece_s:g}s"
+        if not (folder / DURATION / name / DESCRIPTION_FILE).exists():
+            recording, truth = make_long(repeats=repeats, piece_s=piece_s)
+            save_dataset(folder, family=DURATION, name=name, recording=recording, truth=truth)
+        made.append(Dataset(family=DURATION, name=name, folder=folder / DURATION / name))
+    for rate_hz in rates_hz:
+        name = f"{rate_hz:g}Hz_{rate_s:g}s"
+        if not (folder / RATE / name / DESCRIPTION_FILE).exists():
+            recording, truth = make_dense(rate_hz=rate_hz, duration_s=rate_s)
+            save_dataset(folder, family=RATE, name=name, recording=recording, truth=truth)
+        made.append(Dataset(family=RATE, name=name, folder=folder / RATE / name))
+    return made
+
+
+def measure(
+    datasets: Iterable[Dataset], sorters: Sequence[str], *, folder: Path, timeout_s: float = TIMEOUT_S
+) -> pd.DataFrame:
+    """Run sorters on recordings, unless that has been done.
+
+    Parameters
+    ----------
+    datasets : iterable of Dataset
+        Of `prepare`.
+    sorters : sequence of str
+        Keys of `benchmarks.peers.PEERS`.
+    folder : Path
+        Of all runs.
+    timeout_s : float
+        After which a run is ended.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row a run, also of those that failed: ``experiment`` (``duration`` or ``rate``), ``dataset``, ``sorter``,
+        ``minutes`` of the recording, ``num_spikes`` of its truth, ``seconds``, ``peak_mb``, ``status``, ``message``,
+        ``sorter_version``.
+    """
+    rows = []
+    for dataset in datasets:
+        known = json.loads((dataset.folder / DESCRIPTION_FILE).read_text(encoding="utf8"))
+        for sorter in sorters:
+            run = asdict(run_one(dataset, sorter, folder=folder, timeout_s=timeout_s))
+            detail = f"{run['seconds']:.1f} s, {run['peak_mb']:.0f} MB {run['message']}".rstrip()
+            logger.info("%s/%s %s: %s (%s)", dataset.family, dataset.name, sorter, run["status"], detail)
+            size = {"minutes": known["seconds"] / 60.0, "num_spikes": known["num_spikes"]}
+            rows.append({"experiment": dataset.family, **run, **size})
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def draw(table: pd.DataFrame, path: Path) -> None:
+    """Draw time and memory against duration, and against the number of spikes at one duration; all logarithmic.
+
+    A dotted line is real time. Crosses are runs that took too long, at the time that they were given; those that failed
+    are left out.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Of `measure`.
+    path : Path
+        Picture to write.
+    """
+    sorters = [name for name in ordered(table["sorter"]) if (table["sorter"] == name).any()]
+    colours, markers = sorter_colours(sorters), sorter_markers(sorters)
+    figure = Figure(figsize=(9.0, 6.4), layout="constrained")
+    panels = figure.subplots(2, 2, sharex="col", sharey="row")
+    columns = ((DURATION, "minutes", "duration of the recording (min)"), (RATE, "num_spikes", "true spikes"))
+    rows = (("seconds", "time (s)"), ("peak_mb", "peak memory (MB)"))
+    drawn = set()
+    for axes_row, (measured, label) in zip(panels, rows, strict=True):
+        for axes, (experiment, against, _) in zip(axes_row, columns, strict=True):
+            part = table[table["experiment"] == experiment].dropna(subset=[measured]).sort_values(against)
+            for sorter in sorters:
+                of_sorter = part[part["sorter"] == sorter]
+                well = of_sorter[of_sorter["status"] == "ok"]
+                late = of_sorter[of_sorter["status"] == "timeout"]
+                if well.empty and late.empty:
+                    continue
+                drawn.add(sorter)
+                look = {"color": colours[sorter], "zorder": 4 if sorter == OURS else 3}
+                width, size = (2.4, 7) if sorter == OURS else (1.3, 5)
+                axes.plot(
+                    well[against], well[measured], marker=markers[sorter], linewidth=width, markersize=size, **look
+                )
+                if measured == "seconds":
+                    axes.plot(late[against], late[measured], "x", markersize=8, **look)
+            axes.set(xscale="log", yscale="log")
+            axes.grid(color="0.92", linewidth=0.8)
+            open_frame(axes)
+        axes_row[0].set_ylabel(label, fontsize=9)
+    for axes, (experiment, against, label) in zip(panels[1], columns, strict=True):
+        axes.set_xlabel(label, fontsize=9)
+        places = np.unique(table[table["experiment"] == experiment][against])
+        if len(places):
+            axes.set_xticks(places, [f"{place:,.3g}" if place < 1000 else f"{place:,.0f}" for place in places])
+            axes.xaxis.set_minor_formatter(NullFormatter())
+            axes.set_xlim(places[0] / 1.2, places[-1] * 1.2)
+        real = table[table["experiment"] == experiment].sort_values(against)
+        above = panels[0, 0] if experiment == DURATION else panels[0, 1]
+        above.plot(real[against], 60.0 * real["minutes"], ":", color="0.5", linewidth=1.2, zorder=1)
+    panels[0, 0].set_title("one composed minute, repeated", fontsize=9, loc="left")
+    panels[0, 1].set_title("units that fire faster, one duration", fontsize=9, loc="left")
+    handles = [
+        Line2D([], [], color=colours[name], marker=markers[name], linewidth=2.4 if name == OURS else 1.3, label=name)
+        for name in sorters
+        if name in drawn
+    ]
+    handles.append(Line2D([], [], color="0.5", linestyle=":", label="real time"))
+    if (table["status"] == "timeout").any():
+        handles.append(Line2D([], [], color="0.3", marker="x", linestyle="none", label="took too long"))
+    figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=8)
+    save_figure(figure, path, dpi=150)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run what has not been run yet, write a row a run as CSV, and draw."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__)
+    parser.add_argument("--runs", type=Path, default=Path("runs/scaling"), help="recordings, runs (%(default)s)")
+    parser.add_argument("--output", type=Path, required=True, help="CSV file to write")
+    parser.add_argument("--figure", type=Path, help="picture to write")
+    parser.add_argument(
+        "--sorters",
+        nargs="+",
+        choices=PEERS,
+        default=list(PEERS),
+        metavar="SORTER",
+        help=f"of {', '.join(PEERS)} (all)",
+    )
+    parser.add_argument("--minutes", type=int, nargs="+", default=list(MINUTES), help="durations (%(default)s)")
+    parser.add_argument(
+        "--rates", type=float, nargs="+", default=list(RATES_HZ), help="of each of five units, in Hz (%(default)s)"
+    )
+    parser.add_argument("--timeout", type=float, default=TIMEOUT_S, help="of a run, in s (%(default)s)")
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    si.set_global_job_kwargs(progress_bar=False)
+    datasets = prepare(arguments.runs / "data", minutes=arguments.minutes, rates_hz=arguments.rates)
+    table = measure(datasets, arguments.sorters, folder=arguments.runs / "runs", timeout_s=arguments.timeout)
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(arguments.output, index=False, float_format="%.4f")
+    if arguments.figure:
+        draw(table, arguments.figure)
+    sys.stdout.write(table.drop(columns=["message", "sorter_version"]).to_string(index=False) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
