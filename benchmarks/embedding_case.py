@@ -129,7 +129,7 @@ def make_case(
     plane = PCA(2, random_state=0)
     planes = {
         "embedding": _plane(
-            "embedding", plane.fit_transform(embedding), labels, kind=plane, before=("all its axes", of_embedding)
+            "embedding", plane.fit_transform(embedding), labels, kind=plane, before=("informative axes", of_embedding)
         ),
         "pca": _plane("PCA of waveforms", scores[:, :2], labels, kind=components, before=(pca_text, of_scores)),
     }
@@ -138,7 +138,7 @@ def make_case(
         from benchmarks.embedder import reduce_to_plane
 
         points = reduce_to_plane(embedding, method="umap", seed=seed)
-        before = ("all its axes", of_embedding)
+        before = ("informative axes", of_embedding)
         planes["umap_embedding"] = _plane("UMAP of the embedding", points, labels, kind="UMAP", before=before)
         points = reduce_to_plane(flat, method="umap", seed=seed)
         before = (pca_text, of_scores)
@@ -158,11 +158,11 @@ def make_case(
 
 
 def _plane(name: str, points: np.ndarray, labels: np.ndarray, *, kind: PCA | str, before: tuple[str, float]) -> Plane:
-    if isinstance(kind, PCA):
+    if isinstance(kind, str):
+        first, second = (f"{kind} {i + 1} (standard deviations)" for i in range(2))
+    else:
         shares = kind.explained_variance_ratio_
         first, second = (f"component {i + 1} ({100 * shares[i]:.0f} % of the variance)" for i in range(2))
-    else:
-        first, second = (f"{kind} {i + 1} (standard deviations)" for i in range(2))
     ari = mixture_ari(points, labels)
     return Plane(name=name, points=points, axes=(first, second), ari=ari, before=before[0], ari_before=before[1])
 
@@ -185,9 +185,8 @@ def draw(case: Case, path: Path, *, title: str = "", seed: int = 0) -> None:
     figure = Figure(figsize=(5.0 * min(num_planes, 2), 4.6 * -(-num_planes // 2) + 2.8), layout="constrained")
     if title:
         figure.suptitle(title, fontsize=11, fontweight="bold", x=0.01, ha="left")
-    above: Any
-    below: Any
-    above, below = figure.subfigures(2, 1, height_ratios=[4.6 * -(-num_planes // 2), 2.6])
+    subfigures: Any = figure.subfigures(2, 1, height_ratios=[4.6 * -(-num_planes // 2), 2.6])
+    above, below = subfigures
     colours = [_COLOURS[unit % len(_COLOURS)] for unit in range(num_units)]
     rng = np.random.default_rng(seed)
     panels = above.subplots(-(-num_planes // 2), min(num_planes, 2), squeeze=False).ravel()

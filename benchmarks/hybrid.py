@@ -31,10 +31,10 @@ REFRACTORY_MS = 3.0
 AMPLITUDE_SPREAD = 0.1
 SPACING_UM = 25.0
 # Amplitude of the sine that the whole tissue follows, and its period.
-DRIFT_UM, DRIFT_PERIOD_S = (5.0, 10.0), (60.0, 120.0)
+DRIFT_UM, DRIFT_PERIOD_S = (4.0, 8.0), (60.0, 120.0)
 
 # How far the electrode's middle is from a unit's largest contact.
-_REACH_UM = (25.0, 35.0)
+_REACH_UM = (20.0, 25.0)
 # Beyond the contacts that were recorded, a spike decays with this length.
 _DECAY_UM = 25.0
 # Far cells: shapes of the same units, too small to be sorted.
@@ -135,7 +135,7 @@ def make_hybrid(
     10 to 15 of the units, each at a place of its own near a square of four contacts 25 um apart, with an SNR over 3,
     fire at 1 to 12 Hz with amplitudes that vary by a tenth. Noise is half white and half 1/f, a third of it shared by
     the contacts, of 10 uV in the band of spikes; far cells are the hash. With drift, all cells move along a sine of
-    5 to 10 um.
+    4 to 8 um.
 
     Parameters
     ----------

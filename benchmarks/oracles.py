@@ -6,8 +6,9 @@ import numpy as np
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from spikeinterface.core import BaseRecording, BaseSorting, NumpySorting, create_sorting_analyzer
-from spikeinterface.preprocessing import bandpass_filter
 from spikeinterface.sortingcomponents.matching import find_spikes_from_templates
+
+from benchmarks.recordings import spike_band
 
 BEFORE_MS, AFTER_MS = 0.7, 1.4
 _FOLDS = 5
@@ -34,7 +35,7 @@ def identify(recording: BaseRecording, truth: BaseSorting, *, seed: int = 0) -> 
         The true spike times, labelled by the classifier.
     """
     rate = recording.get_sampling_frequency()
-    traces = bandpass_filter(recording, freq_min=300.0, freq_max=6000.0, dtype="float32").get_traces()
+    traces = spike_band(recording).get_traces()
     spikes = truth.to_spike_vector()
     frames, labels = spikes["sample_index"], spikes["unit_index"]
     # Units with fewer spikes than folds cannot be learnt; they stay as the truth has them out of every fold.
@@ -66,7 +67,7 @@ def match(recording: BaseRecording, truth: BaseSorting, *, seed: int = 0) -> Bas
     -------
     BaseSorting
     """
-    band = bandpass_filter(recording, freq_min=300.0, freq_max=6000.0, dtype="float32")
+    band = spike_band(recording)
     # Templates in the traces' own units: a gain between the two would scale the one and not the other.
     analyzer = create_sorting_analyzer(truth, band, sparse=False, return_in_uV=False)
     analyzer.compute({"random_spikes": {"seed": seed}, "templates": {"ms_before": 1.0, "ms_after": 2.0}})

@@ -13,6 +13,8 @@ from typing import Any
 
 import spikeinterface.sorters as ss
 
+import spikeinterface_simsort  # noqa: F401  registers the sorter
+
 # Names the Python of the environment that MountainSort4 needs, see `mountainsort4_worker`.
 MOUNTAINSORT4_PYTHON = "MOUNTAINSORT4_PYTHON"
 

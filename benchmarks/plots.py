@@ -9,16 +9,18 @@ import sys
 import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import spikeinterface as si
 import spikeinterface.comparison as sc
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import NullFormatter
 from spikeinterface.core import BaseSorting
 
 from benchmarks.catalogue import Dataset
@@ -57,7 +59,6 @@ _STYLES: dict[str, tuple[str, str]] = {
     "oracle-matching": (_ORACLE_COLOUR, "h"),
 }
 _BAND = "#FBE9DD"
-_COLUMNS = 4
 # Of these bins' means are drawn where there are units enough.
 _MOST_BINS, _FEWEST_UNITS = 8, 5
 
@@ -108,10 +109,28 @@ def open_frame(axes: Axes) -> None:
     axes.tick_params(labelsize=8)
 
 
+def round_ticks(axis: Axis) -> None:
+    """Ticks at round numbers on a logarithmic axis, where one of few decades has few of its own."""
+    low, high = axis.get_view_interval()
+    decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+    steps = [1.0, 2.0, 3.0, 5.0, 7.0] if high < 10.0 * low else [1.0, 2.0, 5.0] if high < 1000.0 * low else [1.0]
+    numbers = np.outer(decades, steps).ravel()
+    axis.set_ticks(numbers[(numbers >= low) & (numbers <= high)])
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
+
+
 def save_figure(figure: Figure, path: Path, *, dpi: float) -> None:
     """Write a figure, in a folder that is made where it is not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=dpi)
+
+
+def _grid(num: int, *, most_columns: int) -> tuple[int, int]:
+    """Rows and columns of so many panels with the fewest empty places; the fewest rows of those."""
+    columns = [num] if num <= most_columns else range(most_columns, 2, -1)
+    best = min(columns, key=lambda count: -num % count)
+    return -(-num // best), best
 
 
 def accuracy_by_family(recordings: pd.DataFrame, path: Path, *, delta_ms: float = 1.0) -> None:
@@ -146,8 +165,7 @@ def accuracy_by_family(recordings: pd.DataFrame, path: Path, *, delta_ms: float 
     sorters = sorted(means.index, key=lambda sorter: (means[sorter], sorter))
     colours, markers = sorter_colours(sorters), sorter_markers(sorters)
 
-    num_columns = min(_COLUMNS, len(families))
-    num_rows = -(-len(families) // num_columns)
+    num_rows, num_columns = _grid(len(families), most_columns=4)
     height = num_rows * (0.23 * len(sorters) + 0.75) + 0.6
     figure = Figure(figsize=(9.0, height), layout="constrained")
     panels = figure.subplots(num_rows, num_columns, sharey=True, squeeze=False).ravel()
@@ -171,17 +189,17 @@ def accuracy_by_family(recordings: pd.DataFrame, path: Path, *, delta_ms: float 
                 zorder=3,
             )
             if entry["num_lost"]:
-                # On the side where there is room.
-                aside, place = (6, "left") if entry["mean"] + sem < 0.5 else (-6, "right")
+                # Above, where no dots are, and inside the panel.
+                place = "left" if entry["mean"] < 0.2 else "right" if entry["mean"] > 0.8 else "center"
                 axes.annotate(
                     f"{entry['num_lost']:.0f} of {entry['num']:.0f} failed",
-                    (entry["mean"] + np.sign(aside) * sem, line),
-                    xytext=(aside, 0),
+                    (entry["mean"], line),
+                    xytext=(0, 3),
                     textcoords="offset points",
                     ha=place,
-                    va="center",
+                    va="bottom",
                     fontsize=6.5,
-                    color="0.35",
+                    color="0.3",
                 )
         if (CEILING, family) in table.index:
             axes.axvline(table.loc[(CEILING, family)]["mean"], color=_ORACLE_COLOUR, linewidth=1.2, linestyle="--")
@@ -193,18 +211,18 @@ def accuracy_by_family(recordings: pd.DataFrame, path: Path, *, delta_ms: float 
         axes.set_xticks([0.0, 0.25, 0.5, 0.75, 1.0], ["0", "", "0.5", "", "1"])
         axes.grid(axis="x", color="0.9", linewidth=0.8)
         axes.set_axisbelow(True)
+        axes.tick_params(axis="y", length=0)
         open_frame(axes)
     panels[0].set_ylim(-0.6, len(sorters) - 0.4)
     for axes in panels[::num_columns]:
         axes.set_yticks(range(len(sorters)), sorters)
-        axes.tick_params(axis="y", length=0)
         for label in axes.get_yticklabels():
             if label.get_text() == OURS:
                 label.set(fontweight="bold", color=_OUR_COLOUR)
     for axes in panels[len(families) :]:
         axes.set_axis_off()
     figure.supxlabel(f"accuracy (share of spikes, 0 to 1), spikes within {delta_ms:g} ms", fontsize=9)
-    grey = {"color": "0.35", "linestyle": "none"}
+    grey: dict[str, Any] = {"color": "0.35", "linestyle": "none"}
     handles = [
         Line2D([], [], marker="o", markersize=5, label="mean ± standard error", **grey),
         Line2D([], [], marker=".", markersize=4, alpha=0.5, label="a recording", **grey),
@@ -214,7 +232,7 @@ def accuracy_by_family(recordings: pd.DataFrame, path: Path, *, delta_ms: float 
     if CEILING in set(scored["sorter"]):
         label = "oracle: told the spike times, learns from the truth"
         handles.append(Line2D([], [], color=_ORACLE_COLOUR, linestyle="--", linewidth=1.2, label=label))
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=8)
+    figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), frameon=False, fontsize=8)
     save_figure(figure, path, dpi=200)
 
 
@@ -239,7 +257,7 @@ def binned_means(x: np.ndarray, y: np.ndarray) -> pd.DataFrame:
         if len(part):
             sem = y[part].std(ddof=1) / np.sqrt(len(part)) if len(part) > 1 else np.nan
             rows.append({"x": np.median(x[part]), "mean": y[part].mean(), "sem": sem, "num": len(part)})
-    return pd.DataFrame(rows, columns=["x", "mean", "sem", "num"])
+    return pd.DataFrame(rows, columns=["x", "mean", "sem", "num"], dtype=float)
 
 
 def accuracy_against_snr(units: pd.DataFrame, path: Path, *, delta_ms: float = 1.0) -> None:
@@ -272,17 +290,17 @@ def accuracy_against_snr(units: pd.DataFrame, path: Path, *, delta_ms: float = 1
         for sorter, part in known.groupby("sorter")
     }
     colours = sorter_colours(sorters)
-    num_columns = min(_COLUMNS, len(sorters))
-    num_rows = -(-len(sorters) // num_columns)
+    num_rows, num_columns = _grid(len(sorters), most_columns=5)
     figure = Figure(figsize=(max(2.6 * num_columns, 5.2), 2.3 * num_rows + 0.7), layout="constrained")
     panels = figure.subplots(num_rows, num_columns, sharex=True, sharey=True, squeeze=False).ravel()
     for axes, sorter in zip(panels, sorters, strict=False):
         part = known[known["sorter"] == sorter]
         axes.plot(part["snr"], part["accuracy"], ".", color=colours[sorter], alpha=0.25, markersize=4, zorder=1)
         if CEILING in means:
-            axes.plot(means[CEILING]["x"], means[CEILING]["mean"], "--", color=_ORACLE_COLOUR, linewidth=1.0, zorder=2)
+            # With dots, as a line of a single bin is nothing.
+            axes.plot(means[CEILING]["x"], means[CEILING]["mean"], ".--", color=_ORACLE_COLOUR, linewidth=1.0, zorder=2)
         if OURS in means and sorter != OURS:
-            axes.plot(means[OURS]["x"], means[OURS]["mean"], color=_OUR_COLOUR, linewidth=1.2, zorder=2)
+            axes.plot(means[OURS]["x"], means[OURS]["mean"], ".-", color=_OUR_COLOUR, linewidth=1.2, zorder=2)
         axes.errorbar(
             means[sorter]["x"],
             means[sorter]["mean"],
@@ -302,7 +320,7 @@ def accuracy_against_snr(units: pd.DataFrame, path: Path, *, delta_ms: float = 1
     panels[0].set_ylim(-0.04, 1.04)
     low, high = float(known["snr"].min()), float(known["snr"].max())
     panels[0].set_xlim(low / 1.15, high * 1.15)
-    _round_ticks(panels[0], low=low, high=high)
+    round_ticks(panels[0].xaxis)
     for axes in panels[len(sorters) :]:
         axes.set_axis_off()
     # Panels over an empty place are the last of their column.
@@ -315,17 +333,8 @@ def accuracy_against_snr(units: pd.DataFrame, path: Path, *, delta_ms: float = 1
         handles.append(Line2D([], [], color=_OUR_COLOUR, linewidth=1.2, label=OURS))
     if CEILING in means:
         handles.append(Line2D([], [], color=_ORACLE_COLOUR, linestyle="--", linewidth=1.0, label=CEILING))
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=8)
+    figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), frameon=False, fontsize=8)
     save_figure(figure, path, dpi=150)
-
-
-def _round_ticks(axes: Axes, *, low: float, high: float) -> None:
-    """Ticks at round numbers, which a logarithmic axis of one decade has few of."""
-    decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
-    numbers = np.outer(decades, [1.0, 2.0, 5.0]).ravel()
-    axes.set_xticks(numbers[(numbers >= low / 1.15) & (numbers <= high * 1.15)])
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def agreement(truth: BaseSorting, sorting: BaseSorting, *, delta_ms: float = 1.0) -> pd.DataFrame:
@@ -383,9 +392,8 @@ def agreement_matrices(
     if not sorters:
         raise ValueError("no sorter is named whose agreement with the truth could be drawn")
     truth = si.load(dataset.folder / "sorting")
-    num_columns = min(_COLUMNS, len(sorters))
-    num_rows = -(-len(sorters) // num_columns)
-    height = min(0.24 * len(truth.unit_ids), 4.0) + 1.0
+    num_rows, num_columns = _grid(len(sorters), most_columns=5)
+    height = min(0.2 * len(truth.unit_ids), 4.0) + 1.0
     figure = Figure(figsize=(2.7 * num_columns + 1.0, height * num_rows + 0.7), layout="constrained")
     panels = figure.subplots(num_rows, num_columns, squeeze=False).ravel()
     image = None
@@ -412,7 +420,9 @@ def agreement_matrices(
     figure.supylabel("true unit" + ("" if truth.get_property("snr") is None else " (largest SNR on top)"), fontsize=9)
     if image is not None:
         label = f"agreement (0 to 1), spikes within {delta_ms:g} ms"
-        figure.colorbar(image, ax=list(panels), label=label, shrink=min(1.0, 2.5 / (height * num_rows)), pad=0.02)
+        bar = figure.colorbar(image, ax=list(panels), shrink=min(1.0, 2.5 / (height * num_rows)), pad=0.02)
+        bar.set_label(label, fontsize=9)
+        bar.ax.tick_params(labelsize=8)
     save_figure(figure, path, dpi=150)
 
 
@@ -428,11 +438,11 @@ def _no_spikes(folder: Path) -> str | None:
 def _draw_agreement(axes: Axes, scores: pd.DataFrame) -> AxesImage:
     values = scores.to_numpy(dtype=float)
     image = axes.imshow(values, vmin=0.0, vmax=1.0, cmap="Blues", aspect="auto", interpolation="nearest")
-    if values.shape[0] <= 12 and values.shape[1] <= 8:
+    if values.shape[0] <= 12 and values.shape[1] <= 10:
         for (i, j), value in np.ndenumerate(values):
             if value >= 0.05:
                 colour = "white" if value > 0.55 else "black"
-                axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour)
+                axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=6.5, color=colour)
     for axis, names in ((axes.xaxis, scores.columns), (axes.yaxis, scores.index)):
         step = -(-len(names) // 12)
         axis.set_ticks(range(0, len(names), step), [str(name) for name in names[::step]])
@@ -475,18 +485,21 @@ def time_and_memory(recordings: pd.DataFrame, path: Path) -> None:
             if np.isfinite(median):
                 size = 8 if sorter == OURS else 6
                 axes.plot(median, line, markers[sorter], color=colours[sorter], markersize=size)
-                text = f"{median:.3g}" if median < 1000 else f"{median:.0f}"
-                axes.annotate(
-                    text, (1.0, line), xycoords=("axes fraction", "data"), ha="right", va="center", fontsize=8
-                )
+                text = f"{median:.1f}" if median < 100 else f"{median:.0f}"
+                # Beside the panel, where there are no marks.
+                aside = axes.get_yaxis_transform()
+                axes.text(1.1, line, text, transform=aside, ha="right", va="center", fontsize=8)
             if column == "seconds":
                 late = ran[(ran["sorter"] == sorter) & (ran["status"] == "timeout")][column].dropna()
                 axes.plot(late, np.full(len(late), line), ">", color=colours[sorter], fillstyle="none", markersize=6)
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(LogFormatter(labelOnlyBase=True))
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        shown = ran[ran["status"].isin(["ok", "timeout"] if column == "seconds" else ["ok"])][column].dropna()
+        if len(shown):
+            axes.set_xlim(shown.min() / 1.3, shown.max() * 1.3)
+            round_ticks(axes.xaxis)
         if OURS in sorters:
             axes.axhspan(sorters.index(OURS) - 0.5, sorters.index(OURS) + 0.5, color=_BAND, linewidth=0, zorder=0)
+        axes.text(1.1, 1.0, "median", transform=axes.transAxes, ha="right", va="bottom", fontsize=8, color="0.35")
         axes.grid(axis="x", color="0.9", linewidth=0.8)
         axes.set_axisbelow(True)
         open_frame(axes)

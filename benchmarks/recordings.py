@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 from spikeinterface.core import BaseRecording, BaseSorting, NumpyRecording, NumpySorting
+from spikeinterface.preprocessing import bandpass_filter
 
 from spikeinterface_simsort.simulation.electrodes import TETRODE_RADIUS_UM, Contacts
 from spikeinterface_simsort.simulation.probes import probe_of_contacts
@@ -49,6 +50,12 @@ def tetrode_recording(traces: np.ndarray, *, rate: float, contacts_um: np.ndarra
     # SpikeInterface up to 0.104 returns a recording with the probe; later versions set it in place.
     probed = recording.set_probe(probe)
     return recording if probed is None else probed
+
+
+def spike_band(recording: BaseRecording) -> BaseRecording:
+    """A recording in the band of spikes, 300 to 6000 Hz or what its rate holds of it, in floating point."""
+    freq_max = min(6000.0, 0.45 * recording.get_sampling_frequency())
+    return bandpass_filter(recording, freq_min=300.0, freq_max=freq_max, dtype="float32")
 
 
 def sorting_of(trains: Mapping[int, np.ndarray], *, rate: float) -> BaseSorting:

@@ -7,21 +7,21 @@ import json
 import logging
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import spikeinterface as si
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import NullFormatter
 from spikeinterface.core import BaseRecording, BaseSorting
 
 from benchmarks.catalogue import DESCRIPTION_FILE, Dataset, save_dataset
 from benchmarks.peers import PEERS
-from benchmarks.plots import open_frame, save_figure, sorter_colours, sorter_markers
-from benchmarks.recordings import ground_truth, tetrode_recording
+from benchmarks.plots import open_frame, round_ticks, save_figure, sorter_colours, sorter_markers
+from benchmarks.recordings import sorting_of, tetrode_recording
 from benchmarks.runs import TIMEOUT_S, run_one
 from benchmarks.tables import OURS, ordered
 from spikeinterface_simsort.simulation.trial_config import TrialConfig
@@ -34,10 +34,26 @@ MINUTES = (1, 2, 5, 10)
 RATES_HZ = (2.0, 10.0, 40.0)
 # What is repeated for a long recording, and how long those of several rates are.
 PIECE_S, RATE_S = 60.0, 120.0
-COLUMNS = (
+FIELDS = (
     "experiment", "dataset", "sorter", "minutes", "num_spikes", "seconds", "peak_mb", "status", "message",
     "sorter_version",
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Column:
+    """Of panels."""
+
+    experiment: str
+    against: str
+    label: str
+    title: str
+
+
+_COLUMNS = (
+    _Column(DURATION, "minutes", "duration of the recording (min)", "one composed minute, repeated"),
+    _Column(RATE, "num_spikes", "true spikes", "units that fire faster, one duration"),
+)
 
 
 def _compose(config: TrialConfig, *, seed: int) -> tuple[np.ndarray, dict[int, np.ndarray], np.ndarray]:
@@ -69,7 +85,7 @@ def make_long(*, repeats: int, piece_s: float = PIECE_S, seed: int = 0) -> tuple
     piece = tetrode_recording(traces, rate=config.sampling_frequency, contacts_um=contacts)
     shifts = np.arange(repeats)[:, None] * len(traces)
     repeated = {unit: (train + shifts).ravel() for unit, train in trains.items()}
-    return si.concatenate_recordings([piece] * repeats), ground_truth(repeated, rate=config.sampling_frequency)
+    return si.concatenate_recordings([piece] * repeats), sorting_of(repeated, rate=config.sampling_frequency)
 
 
 def make_dense(*, rate_hz: float, duration_s: float = RATE_S, seed: int = 0) -> tuple[BaseRecording, BaseSorting]:
@@ -92,7 +108,7 @@ def make_dense(*, rate_hz: float, duration_s: float = RATE_S, seed: int = 0) -> 
     config = TrialConfig(duration_s=duration_s, firing_rate_hz=(rate_hz, rate_hz), firing_rate_spread=0.0)
     traces, trains, contacts = _compose(config, seed=seed)
     recording = tetrode_recording(traces, rate=config.sampling_frequency, contacts_um=contacts)
-    return recording, ground_truth(trains, rate=config.sampling_frequency)
+    return recording, sorting_of(trains, rate=config.sampling_frequency)
 
 
 def prepare(
@@ -169,7 +185,7 @@ def measure(
             logger.info("%s/%s %s: %s (%s)", dataset.family, dataset.name, sorter, run["status"], detail)
             size = {"minutes": known["seconds"] / 60.0, "num_spikes": known["num_spikes"]}
             rows.append({"experiment": dataset.family, **run, **size})
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(rows, columns=list(FIELDS))
 
 
 def draw(table: pd.DataFrame, path: Path) -> None:
@@ -184,47 +200,51 @@ def draw(table: pd.DataFrame, path: Path) -> None:
         Of `measure`.
     path : Path
         Picture to write.
+
+    Raises
+    ------
+    ValueError
+        The table has no rows.
     """
-    sorters = [name for name in ordered(table["sorter"]) if (table["sorter"] == name).any()]
+    if table.empty:
+        raise ValueError("there are no runs to draw")
+    sorters = ordered(table["sorter"])
     colours, markers = sorter_colours(sorters), sorter_markers(sorters)
-    figure = Figure(figsize=(9.0, 6.4), layout="constrained")
-    panels = figure.subplots(2, 2, sharex="col", sharey="row")
-    columns = ((DURATION, "minutes", "duration of the recording (min)"), (RATE, "num_spikes", "true spikes"))
-    rows = (("seconds", "time (s)"), ("peak_mb", "peak memory (MB)"))
+    columns = [column for column in _COLUMNS if (table["experiment"] == column.experiment).any()]
+    figure = Figure(figsize=(1.4 + 3.8 * len(columns), 6.4), layout="constrained")
+    panels = figure.subplots(2, len(columns), sharex="col", sharey="row", squeeze=False)
     drawn = set()
-    for axes_row, (measured, label) in zip(panels, rows, strict=True):
-        for axes, (experiment, against, _) in zip(axes_row, columns, strict=True):
-            part = table[table["experiment"] == experiment].dropna(subset=[measured]).sort_values(against)
+    for axes_row, measured in zip(panels, ("seconds", "peak_mb"), strict=True):
+        for axes, column in zip(axes_row, columns, strict=True):
+            part = table[table["experiment"] == column.experiment].sort_values(column.against)
+            if measured == "seconds":
+                axes.plot(part[column.against], 60.0 * part["minutes"], ":", color="0.5", linewidth=1.2, zorder=1)
             for sorter in sorters:
-                of_sorter = part[part["sorter"] == sorter]
+                of_sorter = part[part["sorter"] == sorter].dropna(subset=[measured])
                 well = of_sorter[of_sorter["status"] == "ok"]
                 late = of_sorter[of_sorter["status"] == "timeout"]
                 if well.empty and late.empty:
                     continue
                 drawn.add(sorter)
-                look = {"color": colours[sorter], "zorder": 4 if sorter == OURS else 3}
+                look: dict[str, Any] = {"color": colours[sorter], "zorder": 4 if sorter == OURS else 3}
                 width, size = (2.4, 7) if sorter == OURS else (1.3, 5)
-                axes.plot(
-                    well[against], well[measured], marker=markers[sorter], linewidth=width, markersize=size, **look
-                )
+                x = column.against
+                axes.plot(well[x], well[measured], marker=markers[sorter], linewidth=width, markersize=size, **look)
                 if measured == "seconds":
-                    axes.plot(late[against], late[measured], "x", markersize=8, **look)
+                    axes.plot(late[x], late[measured], "x", markersize=8, **look)
             axes.set(xscale="log", yscale="log")
             axes.grid(color="0.92", linewidth=0.8)
             open_frame(axes)
-        axes_row[0].set_ylabel(label, fontsize=9)
-    for axes, (experiment, against, label) in zip(panels[1], columns, strict=True):
-        axes.set_xlabel(label, fontsize=9)
-        places = np.unique(table[table["experiment"] == experiment][against])
-        if len(places):
-            axes.set_xticks(places, [f"{place:,.3g}" if place < 1000 else f"{place:,.0f}" for place in places])
-            axes.xaxis.set_minor_formatter(NullFormatter())
-            axes.set_xlim(places[0] / 1.2, places[-1] * 1.2)
-        real = table[table["experiment"] == experiment].sort_values(against)
-        above = panels[0, 0] if experiment == DURATION else panels[0, 1]
-        above.plot(real[against], 60.0 * real["minutes"], ":", color="0.5", linewidth=1.2, zorder=1)
-    panels[0, 0].set_title("one composed minute, repeated", fontsize=9, loc="left")
-    panels[0, 1].set_title("units that fire faster, one duration", fontsize=9, loc="left")
+    for axes, label in zip(panels[:, 0], ("time (s)", "peak memory (MB)"), strict=True):
+        axes.set_ylabel(label, fontsize=9)
+        round_ticks(axes.yaxis)
+    for (above, below), column in zip(panels.T, columns, strict=True):
+        above.set_title(column.title, fontsize=9, loc="left")
+        below.set_xlabel(column.label, fontsize=9)
+        places = np.unique(table[table["experiment"] == column.experiment][column.against])
+        below.set_xticks(places, [f"{place:,.3g}" if place < 1000 else f"{place:,.0f}" for place in places])
+        below.set_xticks([], minor=True)
+        below.set_xlim(places[0] / 1.2, places[-1] * 1.2)
     handles = [
         Line2D([], [], color=colours[name], marker=markers[name], linewidth=2.4 if name == OURS else 1.3, label=name)
         for name in sorters

@@ -18,10 +18,14 @@ from spikeinterface_simsort.embedding import NetworkEmbedder
 from spikeinterface_simsort.groups import split_blocks, split_groups
 from spikeinterface_simsort.params import SimSortParams
 from spikeinterface_simsort.preprocessing import preprocess
+from spikeinterface_simsort.realignment import join_shifted
 from spikeinterface_simsort.refinement import Unit, refine, remove_double_units
 from spikeinterface_simsort.weights import Weights, load_weights
 
 logger = logging.getLogger(__name__)
+
+# Deflections of one spike on two channels are no farther apart.
+_MAX_SHIFT_MS = 0.5
 
 
 def sort(recording: BaseRecording, *, params: SimSortParams | None = None) -> NumpySorting:
@@ -113,6 +117,16 @@ def sort_block(recording: BaseRecording, *, weights: Weights, params: SimSortPar
     preprocessed = preprocess(recording, params=params)
     peaks, waveforms, embedding = detect_and_embed(preprocessed, weights=weights, params=params)
     labels = cluster(embedding, params=params)
+    rate, model_rate = recording.get_sampling_frequency(), weights.config["embedder"]["sampling_frequency"]
+    peaks, waveforms, labels = join_shifted(
+        peaks,
+        waveforms,
+        labels,
+        num_channels=recording.get_num_channels(),
+        frames_per_sample=rate / model_rate,
+        max_shift=round(_MAX_SHIFT_MS * model_rate / 1000),
+        sampling_frequency=rate,
+    )
     units = refine(
         peaks,
         waveforms,

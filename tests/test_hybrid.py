@@ -162,7 +162,7 @@ def test_recorded_waveforms(shared_data: Path) -> None:
     assert len(units) == 17
     for unit in units:
         centre = unit.at(np.zeros(2))
-        assert 100 < np.abs(centre).max() < 310
+        assert 100 < np.abs(centre).max() < 330
         assert centre[0] == pytest.approx(0, abs=1e-9)
     recording, truth = make_hybrid(units, seed=0, drifting=True, duration_s=10.0)
     assert len(truth.unit_ids) >= NUM_UNITS[0]
