@@ -6,12 +6,12 @@ TREE := build/tree
 PACKAGE := spikeinterface_simsort
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow figures physics networks studies train clean $(TREE)
+.PHONY: help demo test slow figures physics networks studies bench bench-full train clean $(TREE)
 # Two targets must not install into one environment at once.
 .NOTPARALLEL:
 
 help: ## List the targets.
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F '|' '{ printf "%-9s%s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F '|' '{ printf "%-11s%s\n", $$1, $$2 }'
 
 demo: $(VENV)/.installed-simulation ## Simulate a recording, sort it, and compare with the truth (demo_output/).
 	$(BIN)/simsort demo --output demo_output
@@ -48,6 +48,30 @@ studies: $(VENV)/.installed-dev ## Train again and again: make studies BANK=fold
 			--test-bank $(or $(TEST_BANK),$(error name the bank to test on)) --runs runs/studies \
 			--output benchmarks/results/$$study.csv --figure docs/scaling.png || exit 1; \
 	done
+
+# Data sets whose sources are not named are left out, and said to be.
+BENCHMARKS := $(BIN)/python -m benchmarks $(if $(BANK),--bank $(BANK)) $(if $(SHARED),--waveforms $(SHARED)/waveforms) $(if $(PUBLISHED),--published $(PUBLISHED))
+MOUNTAINSORT4 := build/mountainsort4
+
+bench: $(VENV)/.installed-benchmarks $(MOUNTAINSORT4)/.installed ## Compare with other sorters, one recording a family: make bench BANK=folder SHARED=folder with waveforms.
+	MOUNTAINSORT4_PYTHON=$(abspath $(MOUNTAINSORT4))/bin/python $(BENCHMARKS)
+	$(BIN)/python -m benchmarks.plots
+
+bench-full: $(VENV)/.installed-benchmarks $(MOUNTAINSORT4)/.installed ## The same with all recordings, ablations, real recordings and speed (many hours).
+	MOUNTAINSORT4_PYTHON=$(abspath $(MOUNTAINSORT4))/bin/python $(BENCHMARKS) --full
+	$(BIN)/python -m benchmarks.plots
+	$(BIN)/python -m benchmarks.by_hand
+	$(BIN)/python -m benchmarks.clustering_ablation --datasets runs/benchmarks/data --num-recordings 4 --output benchmarks/results/clustering_ablation.csv --figure docs/clustering_ablation.png
+	$(BIN)/python -m benchmarks.scaling --runs runs/benchmarks/scaling --output benchmarks/results/time_scaling.csv --figure docs/time_scaling.png
+	$(if $(BANK),$(BIN)/python -m benchmarks.ibl_waveforms --bank $(BANK) --output benchmarks/results/ibl_waveforms.csv)
+	$(if $(SHARED),$(BIN)/python -m benchmarks.real_recordings --recordings $(SHARED)/recordings/locust --runs runs/benchmarks/real --output benchmarks/results/real_recordings.csv --figure docs/real_recordings.png)
+
+# MountainSort4 goes with no numpy of today.
+$(MOUNTAINSORT4)/.installed:
+	@rm -f $@
+	$(PYTHON) -m venv $(MOUNTAINSORT4)
+	$(MOUNTAINSORT4)/bin/pip install "numpy<2" spikeinterface==0.102.3 mountainsort4==1.0.7
+	@touch $@
 
 train: $(VENV)/.installed-training ## Train the default networks and export them to runs/default: make train BANK=folder.
 	$(BIN)/simsort train all --bank $(or $(BANK),$(error name a neuron bank, as in: make $@ BANK=folder)) --output runs/default

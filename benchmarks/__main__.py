@@ -12,6 +12,7 @@ import spikeinterface as si
 
 from benchmarks.catalogue import FAMILIES, Dataset, Sources, prepare
 from benchmarks.peers import ORACLES, PEERS
+from benchmarks.published import import_published
 from benchmarks.runs import TIMEOUT_S, run_all
 from benchmarks.score_runs import score_runs
 from benchmarks.tables import write_tables
@@ -49,6 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"), help="tables (%(default)s)")
     parser.add_argument("--bank", type=Path, help="neuron bank that holds layer-6 cells (names L6_...)")
     parser.add_argument("--waveforms", type=Path, help="folder with the recorded waveforms that hybrids are made of")
+    parser.add_argument("--published", type=Path, help="folder of downloaded recordings, see benchmarks/published.py")
     amount = parser.add_mutually_exclusive_group()
     amount.add_argument("--num", type=int, default=NUM_SHORT, help="recordings of each family (%(default)s)")
     amount.add_argument("--full", action="store_true", help="as many as each family has, 20 of bbp_l6: many hours")
@@ -76,6 +78,10 @@ def main(argv: list[str] | None = None) -> int:
     sources = Sources(bank=arguments.bank, waveforms=arguments.waveforms, cache=arguments.data)
     num = None if arguments.full else arguments.num
     made = datasets(arguments.families, num=num, folder=arguments.data, sources=sources)
+    if arguments.published:
+        made += import_published(arguments.published, data=arguments.data)
+    if not made:
+        parser.error("there is no recording to sort: name --bank, --waveforms or --published")
     runs = run_all(made, arguments.sorters, folder=arguments.runs, timeout_s=arguments.timeout)
     units, recordings = score_runs(made, runs, folder=arguments.runs)
     sys.stdout.write(write_tables(units, recordings, folder=arguments.output, weights_sha256=weights_digest()))

@@ -165,7 +165,7 @@ def make_hybrid(
 
     still = np.zeros(1)
     for _ in range(_NUM_FAR):
-        unit = units[rng.integers(len(units))]
+        unit = units[int(rng.integers(len(units)))]
         templates, peak = _templates(unit, contacts - rng.uniform(-1, 1, 2) * _REACH_UM, depths=still)
         templates *= rng.uniform(*_FAR_SNR) * NOISE_UV / np.abs(templates).max()
         frames = poisson_train(rng.uniform(*_FAR_RATE_HZ), num_frames=num_frames, rng=rng)
@@ -181,7 +181,7 @@ def make_hybrid(
 
     trains = {}
     count = min(int(rng.integers(NUM_UNITS[0], NUM_UNITS[1] + 1)), len(units))
-    for unit_id, index in enumerate(rng.permutation(len(units))[:count]):
+    for unit_id, index in enumerate(rng.permutation(len(units))[:count].tolist()):
         for _ in range(_MAX_DRAWS):
             templates, peak = _templates(units[index], contacts - rng.uniform(-1, 1, 2) * _REACH_UM, depths=depths)
             if np.abs(templates).max(axis=(1, 2, 3)).mean() > MIN_SNR * noise:

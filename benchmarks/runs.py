@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -88,27 +89,27 @@ def run_one(dataset: Dataset, sorter: str, *, folder: Path, timeout_s: float = T
     result = target / RESULT_FILE
     if result.exists():
         return Run(**json.loads(result.read_text(encoding="utf8")))
-    names = {"family": dataset.family, "dataset": dataset.name, "sorter": sorter}
+    named = partial(Run, family=dataset.family, dataset=dataset.name, sorter=sorter)
     reason = None if sorter in ORACLES else missing(sorter)
     if reason:
         # Not kept: it may be there next time.
-        return Run(**names, status="missing", message=reason)
+        return named(status="missing", message=reason)
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     seconds, peak_mb, code = _watch(_command(dataset, sorter, target), log=target / LOG_FILE, timeout_s=timeout_s)
     if code is None:
-        run = Run(**names, status="timeout", seconds=seconds, peak_mb=peak_mb, message=f"ended after {timeout_s:.0f} s")
+        run = named(status="timeout", seconds=seconds, peak_mb=peak_mb, message=f"ended after {timeout_s:.0f} s")
     elif code or not (target / SPIKES_FILE).exists():
         message = _last_line(target / LOG_FILE) or f"exit status {code}"
-        run = Run(**names, status="failed", seconds=seconds, peak_mb=peak_mb, message=message)
+        run = named(status="failed", seconds=seconds, peak_mb=peak_mb, message=message)
     else:
         facts = json.loads((target / FACTS_FILE).read_text(encoding="utf8"))
-        run = Run(**names, status="ok", peak_mb=peak_mb, **facts)
+        run = named(status="ok", peak_mb=peak_mb, **facts)
     # What sorters leave behind is large, and only the spikes are scored.
     shutil.rmtree(target / "sorter", ignore_errors=True)
-    partial = result.with_suffix(".partial")
-    partial.write_text(json.dumps(asdict(run), indent=1) + "\n", encoding="utf8")
-    os.replace(partial, result)
+    unfinished = result.with_suffix(".partial")
+    unfinished.write_text(json.dumps(asdict(run), indent=1) + "\n", encoding="utf8")
+    os.replace(unfinished, result)
     return run
 
 
