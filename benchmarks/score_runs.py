@@ -64,4 +64,7 @@ def score_runs(datasets: Iterable[Dataset], runs: Iterable[Run], *, folder: Path
             row |= {f"detection_{score}": value for score, value in scores.items()}
             row |= {"num_units": len(truth.unit_ids), "units_found": len(sorting.unit_ids)}
         recordings.append(row)
-    return pd.concat(units, ignore_index=True) if units else pd.DataFrame(), pd.DataFrame(recordings)
+    # A table of nothing has columns all the same, or its file could not be read again.
+    columns = ["unit", "num_spikes", "snr", *SCORES, "family", "dataset", "sorter", "delta_ms"]
+    table = pd.concat(units, ignore_index=True) if units else pd.DataFrame(columns=columns)
+    return table, pd.DataFrame(recordings)
