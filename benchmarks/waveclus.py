@@ -20,6 +20,7 @@ from scipy.signal import butter, resample_poly, sosfiltfilt
 from scipy.spatial.distance import pdist, squareform
 from spikeinterface.core import BaseRecording, BaseSorting, NumpyRecording, NumpySorting
 
+from benchmarks.hybrid import WAVEFORM_FILE
 from spikeinterface_simsort.simulation.bank import NeuronCurrents
 from spikeinterface_simsort.simulation.composition import random_streams
 from spikeinterface_simsort.simulation.extracellular import lead_field
@@ -56,7 +57,7 @@ PEAK_SAMPLE = OVERSAMPLING * round(SHAPE_MS[0] * SAMPLING_FREQUENCY / 1000)
 # What deflects so much, so far from its peak, is no one spike.
 _SECOND_PEAK, _SECOND_PEAK_MS = 0.7, 0.5
 
-RECORDED_FILE = "kampff_St_unit_waves_allNeg_2X.mat"
+
 # Where spikes are; recorded means were high-passed already.
 _BAND_HZ = (300.0, 6000.0)
 # A contact counts that shows a unit at this share of its largest amplitude or more.
@@ -271,7 +272,7 @@ def spike_shapes(
     neurons : sequence of NeuronCurrents
         Of a bank: their mean spike, from 300 to 6000 Hz, at points around the soma.
     recorded : Path, optional
-        Folder with `RECORDED_FILE`: mean waveforms of 17 units on a dense probe (eMouse drift simulation of
+        Folder with `WAVEFORM_FILE`: mean waveforms of 17 units on a dense probe (eMouse drift simulation of
         Kilosort2). Of each unit, contacts count that show it at 40 % of its largest amplitude or more.
     positions_per_neuron : int
         Points, in directions drawn at random, at 15 to 60 um.
@@ -296,7 +297,7 @@ def spike_shapes(
         waveforms.append(shapes)
         names += [neuron.name] * len(shapes)
     if recorded is not None:
-        for unit, shapes in enumerate(_recorded_shapes(recorded / RECORDED_FILE)):
+        for unit, shapes in enumerate(_recorded_shapes(recorded / WAVEFORM_FILE)):
             waveforms.append(shapes)
             names += [f"recorded_{unit}"] * len(shapes)
     if not names:

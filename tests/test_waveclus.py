@@ -157,8 +157,8 @@ def test_shapes_of_neurons(library: SpikeShapes) -> None:
 
 def test_recorded_shapes(shared_data: Path) -> None:
     folder = shared_data / "waveforms"
-    if not (folder / waveclus.RECORDED_FILE).is_file():
-        pytest.skip(f"the shared data hold no {waveclus.RECORDED_FILE}")
+    if not (folder / waveclus.WAVEFORM_FILE).is_file():
+        pytest.skip(f"the shared data hold no {waveclus.WAVEFORM_FILE}")
     recorded = spike_shapes(recorded=folder)
     assert len(set(recorded.neurons)) == 17 and len(recorded) > 100
     np.testing.assert_array_equal(np.abs(recorded.waveforms).argmax(axis=1), PEAK_SAMPLE)
