@@ -83,6 +83,9 @@ def main(argv: list[str] | None = None) -> int:
     if not made:
         parser.error("there is no recording to sort: name --bank, --waveforms or --published")
     runs = run_all(made, arguments.sorters, folder=arguments.runs, timeout_s=arguments.timeout)
+    if all(run.status == "missing" for run in runs):
+        reasons = "; ".join(f"{run.sorter}: {run.message}" for run in runs[: len(arguments.sorters)])
+        parser.error(f"none of the sorters can run here ({reasons})")
     units, recordings = score_runs(made, runs, folder=arguments.runs)
     sys.stdout.write(write_tables(units, recordings, folder=arguments.output, weights_sha256=weights_digest()))
     return 0

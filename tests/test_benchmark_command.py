@@ -73,3 +73,11 @@ def test_nothing_to_sort_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixtu
         command.main(["--data", str(tmp_path / "data"), "--families", "absent"])
     assert stop.value.code == 2
     assert "name --bank, --waveforms or --published" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("only_a_toy")
+def test_no_sorter_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        command.main(["--data", str(tmp_path / "data"), "--runs", str(tmp_path / "runs"), "--sorters", "kilosort2"])
+    assert stop.value.code == 2
+    assert "none of the sorters can run here (kilosort2: not installed)" in capsys.readouterr().err
