@@ -15,6 +15,8 @@ import spikeinterface as si
 import spikeinterface.comparison as sc
 import spikeinterface.sorters as ss
 
+import spikeinterface_simsort  # noqa: F401  registers the sorter
+
 # Written out once more, so that a slip in `benchmarks.peers` shows.
 SETTINGS = {
     "kilosort4": {"nblocks": 0, "do_CAR": False, "nearest_chans": 4},

@@ -216,6 +216,9 @@ def save_dataset(
     partial = target.with_name(f"{name}.partial-{uuid.uuid4().hex[:8]}")
     partial.mkdir(parents=True)
     try:
+        # HerdingSpikes reads the contacts' places from this property of what was saved.
+        recording = recording.clone()
+        recording.set_property("location", recording.get_channel_locations())
         # SpikeInterface collects garbage after each chunk: longer ones are saved in a tenth of the time.
         recording.save(folder=partial / "recording", chunk_duration="60s", verbose=False, progress_bar=False)
         truth = truth.clone()

@@ -21,7 +21,7 @@ from benchmarks.spike_file import write_spikes
 
 SPIKES_FILE, FACTS_FILE = "spikes.npz", "facts.json"
 # Where a sorter's version is that of a package of its own, and not of SpikeInterface.
-_PACKAGES = {"simsort": "spikeinterface-simsort"}
+_PACKAGES = {"simsort": "spikeinterface-simsort", "kilosort4": "kilosort"}
 
 
 def sort(recording: BaseRecording, truth: BaseSorting, *, sorter: str, folder: Path) -> BaseSorting:
