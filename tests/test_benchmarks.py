@@ -243,8 +243,12 @@ def test_worker_of_another_environment_gets_the_traces(
     assert np.shape(told["locations"]) == (4, 2)
 
 
-@pytest.mark.parametrize("sorter", [name for name in PEERS if not PEERS[name].own_environment and name != "dartsort"])
+@pytest.mark.parametrize("sorter", [name for name in PEERS if not PEERS[name].own_environment])
 def test_settings_have_the_names_of_this_version(sorter: str) -> None:
+    reason = missing(sorter)
+    if reason:
+        # Some know their parameters only where they are installed.
+        pytest.skip(f"{sorter}: {reason}")
     assert checked_params(sorter) == PEERS[sorter].params
 
 
