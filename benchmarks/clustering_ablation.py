@@ -171,12 +171,12 @@ def cluster(
     elif method == "meanshift":
         labels = _meanshift(points, quantile=bandwidth_quantile, seed=seed)
     elif method == "hdbscan":
-        from hdbscan import HDBSCAN
+        from hdbscan import HDBSCAN  # pyright: ignore[reportMissingImports]
 
         # A smaller cluster would be no unit to the sorter either.
         labels = HDBSCAN(min_cluster_size=SimSortParams().min_spikes).fit_predict(points)
     elif method == "isosplit":
-        from isosplit6 import isosplit6
+        from isosplit6 import isosplit6  # pyright: ignore[reportMissingImports]
 
         labels = isosplit6(points) - 1
     else:
