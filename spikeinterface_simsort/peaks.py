@@ -6,6 +6,8 @@ import numpy as np
 
 # Share of a detector's window, on either side, whose output is discarded.
 EDGE_SHARE = 1 / 16
+# Longer than any segment: a year at 30 kHz.
+SEGMENT_FRAMES = 2**40
 
 
 def find_peaks(probability: np.ndarray, *, threshold: float, exclude_samples: int) -> np.ndarray:
@@ -32,6 +34,22 @@ def find_peaks(probability: np.ndarray, *, threshold: float, exclude_samples: in
     first = np.all(window[:, :exclude_samples] < centre[:, None], axis=1)
     largest = np.all(window[:, exclude_samples + 1 :] <= centre[:, None], axis=1)
     return candidate[first & largest]
+
+
+def separated_times(peaks: np.ndarray) -> np.ndarray:
+    """Frames of peaks, segments so far apart that no spikes of two of them are near each other.
+
+    Parameters
+    ----------
+    peaks : np.ndarray, structured [num_peaks]
+        With ``sample_index`` and ``segment_index``.
+
+    Returns
+    -------
+    np.ndarray, int64 [num_peaks]
+        `SEGMENT_FRAMES` from one segment to the next.
+    """
+    return peaks["sample_index"] + peaks["segment_index"] * np.int64(SEGMENT_FRAMES)
 
 
 def match_spikes(found: np.ndarray, truth: np.ndarray, *, delta: float) -> tuple[np.ndarray, np.ndarray]:

@@ -126,6 +126,7 @@ def sort_block(recording: BaseRecording, *, weights: Weights, params: SimSortPar
         frames_per_sample=rate / model_rate,
         max_shift=round(_MAX_SHIFT_MS * model_rate / 1000),
         sampling_frequency=rate,
+        num_frames=[recording.get_num_samples(segment) for segment in range(recording.get_num_segments())],
     )
     units = refine(
         peaks,

@@ -7,7 +7,11 @@ like that: both would be aligned alike, and differ at shift 0.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+
+from spikeinterface_simsort.peaks import SEGMENT_FRAMES, separated_times
 
 # Mean waveforms agree when what is left of the one, less the other, has so little of the larger's energy, and so much
 # less than without a shift: waveforms that are alike as they lie were told apart by the clustering for other reasons.
@@ -30,6 +34,7 @@ def join_shifted(
     frames_per_sample: float,
     max_shift: int,
     sampling_frequency: float,
+    num_frames: Sequence[int],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Join clusters whose mean waveforms are the same but for a shift in time, and shift their spikes accordingly.
 
@@ -49,16 +54,19 @@ def join_shifted(
         Largest shift that is looked for, in samples of the waveforms.
     sampling_frequency : float
         Of the recording, in Hz.
+    num_frames : sequence of int
+        Length of each segment of the recording, which no spike is shifted out of.
 
     Returns
     -------
     peaks, waveforms, labels
-        Sorted again; the larger of two clusters gives the label and keeps its times.
+        Sorted again; the larger of two clusters gives the label and keeps its times. Where nothing is joined, what was
+        given.
     """
     clusters, counts = np.unique(labels[labels >= 0], return_counts=True)
     clusters = clusters[np.argsort(-counts, kind="stable")][: int((counts >= _MIN_SPIKES).sum())]
     means = [_mean(waveforms, np.flatnonzero(labels == cluster), num_channels=num_channels) for cluster in clusters]
-    peaks, waveforms, labels = peaks.copy(), waveforms.copy(), labels.copy()
+    last_frame = np.asarray(num_frames) - 1
     joined: set[int] = set()
     for second in range(1, len(clusters)):
         for first in (index for index in range(second) if index not in joined):
@@ -66,15 +74,22 @@ def join_shifted(
             if not shift:
                 continue
             members = np.flatnonzero(labels == clusters[second])
-            frames = round(shift * frames_per_sample)
-            times = _times(peaks[members]) + frames
-            if _fire_together(_times(peaks[labels == clusters[first]]), times, sampling_frequency=sampling_frequency):
+            moved = peaks[members]
+            frames = moved["sample_index"] + round(shift * frames_per_sample)
+            moved["sample_index"] = np.clip(frames, 0, last_frame[moved["segment_index"]])
+            others = separated_times(peaks[labels == clusters[first]])
+            if _fire_together(others, separated_times(moved), sampling_frequency=sampling_frequency):
                 continue
-            peaks["sample_index"][members] = np.maximum(peaks["sample_index"][members] + frames, 0)
+            if not joined:
+                # Not before: most recordings have nothing to join, and waveforms are the most that is held.
+                peaks, waveforms, labels = peaks.copy(), waveforms.copy(), labels.copy()
+            peaks[members] = moved
             waveforms[members] = _shifted(waveforms[members], shift * num_channels)
             labels[members] = clusters[first]
             joined.add(second)
             break
+    if not joined:
+        return peaks, waveforms, labels
     order = np.lexsort((peaks["sample_index"], peaks["segment_index"]))
     return peaks[order], waveforms[order], labels[order]
 
@@ -109,11 +124,6 @@ def _shifted(rows: np.ndarray, by: int) -> np.ndarray:
     return moved
 
 
-def _times(peaks: np.ndarray) -> np.ndarray:
-    # Segments far apart, so that no spikes of two of them are near each other.
-    return peaks["sample_index"] + peaks["segment_index"] * np.int64(2**40)
-
-
 def _fire_together(times: np.ndarray, others: np.ndarray, *, sampling_frequency: float) -> bool:
     """Whether two trains leave as short intervals as two neurons do that know nothing of each other."""
     times, others = np.sort(times), np.sort(others)
@@ -121,7 +131,7 @@ def _fire_together(times: np.ndarray, others: np.ndarray, *, sampling_frequency:
     short = 0
     for low, high in ((near, far), (-far, -near)):
         short += int((np.searchsorted(others, times + high) - np.searchsorted(others, times + low)).sum())
-    # Of spikes that lie anywhere between the first and the last of either, segment by segment.
-    span = max(float(np.ptp(np.concatenate([times, others]) % 2**40)), far)
+    # Of spikes that lie anywhere between the first and the last of either, whatever the segment.
+    span = max(float(np.ptp(np.concatenate([times, others]) % SEGMENT_FRAMES)), far)
     expected = len(times) * len(others) * 2 * (far - near) / span
     return expected >= _LEAST_EXPECTED and short > _MOST_VIOLATIONS * expected

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from spikeinterface_simsort.peaks import separated_times
+
 # A unit that shares so many of its spikes with a larger one is that neuron seen twice.
 _DUPLICATE_SHARE = 0.5
 # A mean waveform is as good from so many spikes as from all.
@@ -146,9 +148,7 @@ def remove_double_units(peaks: np.ndarray, units: list[Unit], *, duplicate_frame
     list of Unit
     """
     kept: list[Unit] = []
-    # Segments are moved so far apart that no spikes of two of them coincide.
-    apart = int(peaks["sample_index"].max(initial=0)) + 2 * duplicate_frames + 1
-    times = peaks["sample_index"] + peaks["segment_index"] * apart
+    times = separated_times(peaks)
     for unit in units:
         if not any(
             _coincident_share(times[unit.spikes], times[other.spikes], duplicate_frames) > _DUPLICATE_SHARE

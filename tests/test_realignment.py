@@ -29,7 +29,7 @@ def spikes(
 
 
 def join(
-    peaks: np.ndarray, waveforms: np.ndarray, labels: np.ndarray, *, max_shift: int = 10
+    peaks: np.ndarray, waveforms: np.ndarray, labels: np.ndarray, *, max_shift: int = 10, num_frames: int = 10**8
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return join_shifted(
         peaks,
@@ -39,6 +39,7 @@ def join(
         frames_per_sample=FRAMES_PER_SAMPLE,
         max_shift=max_shift,
         sampling_frequency=RATE,
+        num_frames=[num_frames, num_frames],
     )
 
 
@@ -116,6 +117,17 @@ def test_times_stay_in_the_recording_and_sorted() -> None:
     joined, _, _ = join(peaks, waveforms, labels)
     assert joined["sample_index"].min() >= 0
     assert (np.diff(joined["sample_index"]) >= 0).all()
+
+
+def test_no_spike_is_shifted_past_the_end() -> None:
+    peaks, waveforms, labels = spikes([waveform(), waveform(shift=6)])
+    # The last spike is one of those that are shifted to later frames, and the recording ends with it.
+    peaks, waveforms, labels = peaks[3:], waveforms[3:], labels[3:]
+    labels[0] = 0
+    joined, _, units = join(peaks, waveforms, labels, num_frames=int(peaks["sample_index"].max()) + 1)
+    assert set(units) == {0}
+    assert (joined["sample_index"] != peaks["sample_index"]).any()
+    assert joined["sample_index"].max() == peaks["sample_index"].max()
 
 
 def test_segments_are_apart() -> None:
