@@ -7,7 +7,7 @@ import logging
 import shutil
 import uuid
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -186,6 +186,25 @@ class Dataset:
     folder: Path
 
 
+def find_dataset(folder: Path, *, family: str, name: str) -> Dataset | None:
+    """A data set that has been kept.
+
+    Parameters
+    ----------
+    folder : Path
+        Of all data sets.
+    family, name : str
+        Of the data set.
+
+    Returns
+    -------
+    Dataset or None
+        None where there is none, or not all of it: `save_dataset` writes ``dataset.json`` last.
+    """
+    target = folder / family / name
+    return Dataset(family=family, name=name, folder=target) if (target / DESCRIPTION_FILE).exists() else None
+
+
 def save_dataset(
     folder: Path,
     *,
@@ -204,9 +223,9 @@ def save_dataset(
     family, name : str
         Of the data set.
     recording, truth : BaseRecording, BaseSorting
-        What is kept.
-    description : mapping, optional
-        Goes into ``dataset.json``.
+        What is kept. Where the truth is not known, it has no units.
+    description : dict, optional
+        Goes into ``dataset.json``, beside what is read off the recording and its truth.
 
     Returns
     -------
@@ -254,6 +273,8 @@ def unit_snr(recording: BaseRecording, truth: BaseSorting) -> np.ndarray:
     -------
     np.ndarray, float64 [num_units]
     """
+    if not len(truth.unit_ids):
+        return np.empty(0)
     band = spike_band(recording)
     analyzer = create_sorting_analyzer(truth, band, sparse=False)
     analyzer.compute(
@@ -287,11 +308,10 @@ def prepare(family: str, *, seed: int, folder: Path, sources: Sources) -> Datase
     FileNotFoundError
         A source is missing.
     """
-    target = folder / family / str(seed)
-    if (target / DESCRIPTION_FILE).exists():
-        return Dataset(family=family, name=str(seed), folder=target)
+    if kept := find_dataset(folder, family=family, name=str(seed)):
+        return kept
     made = FAMILIES[family]
-    recording, truth = made.make(replace(sources, cache=folder), seed)
+    recording, truth = made.make(sources, seed)
     description = {**{k: v for k, v in asdict(made).items() if k != "make"}, "seed": seed}
     return save_dataset(
         folder, family=family, name=str(seed), recording=recording, truth=truth, description=description

@@ -25,7 +25,7 @@ from spikeinterface.extractors import read_mda_recording, read_mda_sorting
 from spikeinterface.preprocessing import scale
 
 from benchmarks import waveclus
-from benchmarks.catalogue import DESCRIPTION_FILE, Dataset, save_dataset
+from benchmarks.catalogue import Dataset, find_dataset, save_dataset
 from benchmarks.recordings import sorting_of
 
 logger = logging.getLogger(__name__)
@@ -167,7 +167,7 @@ def import_published(folder: Path, *, data: Path, num_channels: int | None = NUM
     """
     datasets = []
     for item in find_published(folder):
-        dataset = _kept(item.family, item.name, data=data)
+        dataset = find_dataset(data, family=item.family, name=item.name)
         if dataset is None:
             try:
                 opened = open_published(item)
@@ -217,7 +217,7 @@ def fetch_spikeforest(
         if num_channels is not None and entry.num_channels != num_channels:
             continue
         family, name = f"spikeforest_{entry.study_name}", entry.recording_name
-        dataset = _kept(family, name, data=data)
+        dataset = find_dataset(data, family=family, name=name)
         if dataset is None:
             try:
                 known = entry.recording_object
@@ -249,11 +249,6 @@ def _spikeforest() -> Any:
             f"The package spikeforest that is installed does not go with this version of SpikeInterface ({error}): "
             "download in an environment of its own, and name the folder here."
         ) from error
-
-
-def _kept(family: str, name: str, *, data: Path) -> Dataset | None:
-    target = data / family / name
-    return Dataset(family=family, name=name, folder=target) if (target / DESCRIPTION_FILE).exists() else None
 
 
 def _keep(family: str, name: str, opened: Opened, *, data: Path, num_channels: int | None) -> Dataset | None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import shutil
 import sys
-import uuid
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
@@ -23,7 +21,7 @@ from spikeinterface.core import BaseRecording, BaseSorting, create_sorting_analy
 from spikeinterface.curation import remove_excess_spikes
 from spikeinterface.preprocessing import bandpass_filter
 
-from benchmarks.catalogue import DESCRIPTION_FILE, Dataset
+from benchmarks.catalogue import Dataset, find_dataset, save_dataset
 from benchmarks.peers import PEERS
 from benchmarks.recordings import sorting_of
 from benchmarks.runs import TIMEOUT_S, Run, run_all, run_folder
@@ -120,20 +118,12 @@ def keep_recording(recording: BaseRecording, *, folder: Path, family: str, name:
     Dataset
         Nothing that is told the truth can be run on it.
     """
-    target = folder / family / name
-    if not (target / DESCRIPTION_FILE).exists():
-        partial = target.with_name(f"{name}.partial-{uuid.uuid4().hex[:8]}")
-        partial.mkdir(parents=True)
-        try:
-            # SpikeInterface collects garbage after each chunk, for a third of a second where much is imported.
-            recording.save(folder=partial / "recording", verbose=False, progress_bar=False, chunk_duration="60s")
-            sorting_of({}, rate=recording.get_sampling_frequency()).save(folder=partial / "sorting")
-            known = {"family": family, "name": name, "seconds": recording.get_total_duration(), "has_truth": False}
-            (partial / DESCRIPTION_FILE).write_text(json.dumps(known, indent=1) + "\n", encoding="utf8")
-            partial.rename(target)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    return Dataset(family=family, name=name, folder=target)
+    if kept := find_dataset(folder, family=family, name=name):
+        return kept
+    nothing = sorting_of({}, rate=recording.get_sampling_frequency())
+    return save_dataset(
+        folder, family=family, name=name, recording=recording, truth=nothing, description={"has_truth": False}
+    )
 
 
 def unit_quality(recording: BaseRecording, sorting: BaseSorting) -> pd.DataFrame:

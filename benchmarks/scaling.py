@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from spikeinterface.core import BaseRecording, BaseSorting
 
-from benchmarks.catalogue import DESCRIPTION_FILE, Dataset, save_dataset
+from benchmarks.catalogue import DESCRIPTION_FILE, Dataset, find_dataset, save_dataset
 from benchmarks.peers import PEERS
 from benchmarks.plots import open_frame, round_ticks, save_figure, sorter_colours, sorter_markers
 from benchmarks.recordings import sorting_of, tetrode_recording
@@ -140,16 +140,18 @@ def prepare(
     # The names tell all that makes the recordings: others never take their place.
     for repeats in minutes:
         name = f"{repeats}x{piece_s:g}s"
-        if not (folder / DURATION / name / DESCRIPTION_FILE).exists():
+        dataset = find_dataset(folder, family=DURATION, name=name)
+        if dataset is None:
             recording, truth = make_long(repeats=repeats, piece_s=piece_s)
-            save_dataset(folder, family=DURATION, name=name, recording=recording, truth=truth)
-        made.append(Dataset(family=DURATION, name=name, folder=folder / DURATION / name))
+            dataset = save_dataset(folder, family=DURATION, name=name, recording=recording, truth=truth)
+        made.append(dataset)
     for rate_hz in rates_hz:
         name = f"{rate_hz:g}Hz_{rate_s:g}s"
-        if not (folder / RATE / name / DESCRIPTION_FILE).exists():
+        dataset = find_dataset(folder, family=RATE, name=name)
+        if dataset is None:
             recording, truth = make_dense(rate_hz=rate_hz, duration_s=rate_s)
-            save_dataset(folder, family=RATE, name=name, recording=recording, truth=truth)
-        made.append(Dataset(family=RATE, name=name, folder=folder / RATE / name))
+            dataset = save_dataset(folder, family=RATE, name=name, recording=recording, truth=truth)
+        made.append(dataset)
     return made
 
 

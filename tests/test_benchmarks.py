@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -15,7 +16,7 @@ import spikeinterface.sorters as ss
 from spikeinterface.core import BaseRecording, BaseSorting, NumpySorting
 
 from benchmarks import runs, tables
-from benchmarks.catalogue import Dataset, Sources, prepare, save_dataset, unit_snr
+from benchmarks.catalogue import Dataset, Sources, find_dataset, prepare, save_dataset, unit_snr
 from benchmarks.oracles import identify, match
 from benchmarks.peers import MOUNTAINSORT4_PYTHON, ORACLES, PEERS, checked_params, missing
 from benchmarks.recordings import sorting_of, tetrode_recording
@@ -102,6 +103,30 @@ def test_dataset_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     first = prepare("toy", seed=4, folder=tmp_path, sources=sources)
     assert prepare("toy", seed=4, folder=tmp_path, sources=sources) == first
     assert made == [4]
+
+
+def test_half_written_dataset_is_none(dataset: Dataset, tmp_path: Path) -> None:
+    whole = {"family": dataset.family, "name": dataset.name}
+    assert find_dataset(dataset.folder.parents[1], **whole) == dataset
+    assert find_dataset(tmp_path, **whole) is None
+    # What a copy leaves that was stopped.
+    shutil.copytree(dataset.folder, tmp_path / "composed" / "3", ignore=shutil.ignore_patterns("dataset.json"))
+    assert find_dataset(tmp_path, **whole) is None
+
+    recording, truth = si.load(dataset.folder / "recording"), si.load(dataset.folder / "sorting")
+    unwritable = {"what": object()}
+    with pytest.raises(TypeError):
+        save_dataset(tmp_path, family="composed", name="4", recording=recording, truth=truth, description=unwritable)
+    assert [path.name for path in (tmp_path / "composed").iterdir()] == ["3"]
+
+
+def test_dataset_without_truth(trial: tuple[BaseRecording, BaseSorting], tmp_path: Path) -> None:
+    nothing = sorting_of({}, rate=trial[0].get_sampling_frequency())
+    assert unit_snr(trial[0], nothing).shape == (0,)
+    made = save_dataset(tmp_path, family="real", name="a", recording=trial[0], truth=nothing)
+    assert len(si.load(made.folder / "sorting").unit_ids) == 0
+    known = json.loads((made.folder / "dataset.json").read_text())
+    assert (known["num_units"], known["num_spikes"], known["num_channels"]) == (0, 0, 4)
 
 
 @pytest.mark.parametrize("family", ["bbp_l6", "hybrid_static", "waveclus_easy"])
