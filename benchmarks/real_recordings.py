@@ -95,9 +95,8 @@ def read_recordings(folder: Path) -> dict[str, BaseRecording]:
         recording.set_channel_offsets(0.0)
         probe = generate_tetrode()
         probe.set_device_channel_indices(np.arange(num_channels))
-        # SpikeInterface up to 0.104 returns a recording with the probe; later versions set it in place.
-        probed = recording.set_probe(probe)
-        recordings[path.stem] = recording if probed is None else probed
+        recording.set_probe(probe)
+        recordings[path.stem] = recording
     return recordings
 
 

@@ -46,10 +46,8 @@ def tetrode_recording(traces: np.ndarray, *, rate: float, contacts_um: np.ndarra
     recording.set_channel_offsets(0.0)
     positions = np.column_stack([contacts_um, np.zeros(len(contacts_um))])
     normals = np.tile([0.0, 0.0, 1.0], (len(positions), 1))
-    probe = probe_of_contacts(Contacts(positions, TETRODE_RADIUS_UM, normals))
-    # SpikeInterface up to 0.104 returns a recording with the probe; later versions set it in place.
-    probed = recording.set_probe(probe)
-    return recording if probed is None else probed
+    recording.set_probe(probe_of_contacts(Contacts(positions, TETRODE_RADIUS_UM, normals)))
+    return recording
 
 
 def spike_band(recording: BaseRecording) -> BaseRecording:

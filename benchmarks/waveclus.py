@@ -247,15 +247,14 @@ def tetrode_recording(channel: SingleChannel, *, seed: int | np.random.Generator
     probe = generate_tetrode()
     probe.set_contact_ids([str(contact) for contact in range(NUM_CHANNELS)])
     probe.set_device_channel_indices(np.arange(NUM_CHANNELS))
-    # SpikeInterface up to 0.104 returns a recording with the probe; later versions set it in place.
-    probed = recording.set_probe(probe)
+    recording.set_probe(probe)
 
     times = channel.times + four.peak_shift
     inside = times < len(channel.trace)
     units = np.unique(channel.classes)
     trains = {int(unit): times[inside & (channel.classes == unit)] for unit in units}
     sorting = NumpySorting.from_unit_dict([trains], channel.sampling_frequency)
-    return recording if probed is None else probed, sorting
+    return recording, sorting
 
 
 def spike_shapes(

@@ -47,10 +47,8 @@ def to_recording(trial: Trial) -> BaseRecording:
     recording.set_channel_gains(1.0)
     recording.set_channel_offsets(0.0)
     normals = np.tile([0.0, 0.0, 1.0], (len(trial.contact_positions), 1))
-    probe = probe_of_contacts(Contacts(trial.contact_positions, trial.contact_radius_um, normals))
-    # SpikeInterface up to 0.104 returns a recording with the probe; later versions set it in place.
-    probed = recording.set_probe(probe)
-    return recording if probed is None else probed
+    recording.set_probe(probe_of_contacts(Contacts(trial.contact_positions, trial.contact_radius_um, normals)))
+    return recording
 
 
 def to_sorting(trial: Trial) -> BaseSorting:
