@@ -13,7 +13,7 @@ import spikeinterface as si
 from benchmarks.catalogue import FAMILIES, Dataset, Sources, prepare
 from benchmarks.peers import ORACLES, PEERS
 from benchmarks.published import import_published
-from benchmarks.runs import TIMEOUT_S, run_all
+from benchmarks.runs import add_run_arguments, run_all
 from benchmarks.score_runs import score_runs
 from benchmarks.tables import write_tables
 from spikeinterface_simsort.weights import load_weights
@@ -62,16 +62,7 @@ def main(argv: list[str] | None = None) -> int:
         metavar="FAMILY",
         help=f"of {', '.join(FAMILIES)} (all)",
     )
-    sorters = [*PEERS, *ORACLES]
-    parser.add_argument(
-        "--sorters",
-        nargs="+",
-        choices=sorters,
-        default=sorters,
-        metavar="SORTER",
-        help=f"of {', '.join(sorters)} (all)",
-    )
-    parser.add_argument("--timeout", type=float, default=TIMEOUT_S, help="of a run, in s (%(default)s)")
+    add_run_arguments(parser, sorters=[*PEERS, *ORACLES])
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     si.set_global_job_kwargs(progress_bar=False)

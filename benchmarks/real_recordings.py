@@ -24,7 +24,7 @@ from spikeinterface.preprocessing import bandpass_filter
 from benchmarks.catalogue import Dataset, find_dataset, save_dataset
 from benchmarks.peers import PEERS
 from benchmarks.recordings import sorting_of
-from benchmarks.runs import TIMEOUT_S, Run, run_all, run_folder
+from benchmarks.runs import Run, add_run_arguments, run_all, run_folder
 from benchmarks.spike_file import read_spikes
 from benchmarks.tables import ordered
 from benchmarks.worker import SPIKES_FILE
@@ -403,15 +403,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--runs", type=Path, required=True, help="results, kept; the recordings go to its folder data")
     parser.add_argument("--output", type=Path, required=True, help="CSV file, a row a unit")
     parser.add_argument("--figure", type=Path, help="PNG file")
-    parser.add_argument(
-        "--sorters",
-        nargs="+",
-        choices=PEERS,
-        default=list(PEERS),
-        metavar="SORTER",
-        help=f"of {', '.join(PEERS)} (all that are installed)",
-    )
-    parser.add_argument("--timeout", type=float, default=TIMEOUT_S, help="of a run, in s (%(default)s)")
+    add_run_arguments(parser, sorters=PEERS)
     arguments = parser.parse_args(argv)
     try:
         recordings = read_recordings(arguments.recordings)

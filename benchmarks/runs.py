@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import logging
@@ -59,6 +60,28 @@ class Run:
     peak_mb: float = field(default=float("nan"))
     message: str = ""
     sorter_version: str = ""
+
+
+def add_run_arguments(parser: argparse.ArgumentParser, *, sorters: Iterable[str]) -> None:
+    """Add what `run_all` is told on the command line: ``--sorters`` and ``--timeout``.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        To be changed.
+    sorters : iterable of str
+        Those to choose from; default all of them.
+    """
+    names = list(sorters)
+    parser.add_argument(
+        "--sorters",
+        nargs="+",
+        choices=names,
+        default=names,
+        metavar="SORTER",
+        help=f"of {', '.join(names)} (all that are installed)",
+    )
+    parser.add_argument("--timeout", type=float, default=TIMEOUT_S, help="of a run, in s (%(default)s)")
 
 
 def run_folder(dataset: Dataset, sorter: str, *, folder: Path) -> Path:

@@ -22,7 +22,7 @@ from benchmarks.catalogue import DESCRIPTION_FILE, Dataset, find_dataset, save_d
 from benchmarks.peers import PEERS
 from benchmarks.plots import open_frame, round_ticks, save_figure, sorter_colours, sorter_markers
 from benchmarks.recordings import sorting_of, tetrode_recording
-from benchmarks.runs import TIMEOUT_S, run_one
+from benchmarks.runs import TIMEOUT_S, add_run_arguments, run_one
 from benchmarks.tables import OURS, ordered
 from spikeinterface_simsort.simulation.trial_config import TrialConfig
 from spikeinterface_simsort.simulation.trials import make_trial
@@ -265,19 +265,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--runs", type=Path, default=Path("runs/scaling"), help="recordings, runs (%(default)s)")
     parser.add_argument("--output", type=Path, required=True, help="CSV file to write")
     parser.add_argument("--figure", type=Path, help="picture to write")
-    parser.add_argument(
-        "--sorters",
-        nargs="+",
-        choices=PEERS,
-        default=list(PEERS),
-        metavar="SORTER",
-        help=f"of {', '.join(PEERS)} (all)",
-    )
+    add_run_arguments(parser, sorters=PEERS)
     parser.add_argument("--minutes", type=int, nargs="+", default=list(MINUTES), help="durations (%(default)s)")
     parser.add_argument(
         "--rates", type=float, nargs="+", default=list(RATES_HZ), help="of each of five units, in Hz (%(default)s)"
     )
-    parser.add_argument("--timeout", type=float, default=TIMEOUT_S, help="of a run, in s (%(default)s)")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     si.set_global_job_kwargs(progress_bar=False)
