@@ -11,15 +11,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import spikeinterface as si
-import spikeinterface.comparison as sc
 import spikeinterface.sorters as ss
 from sklearn.decomposition import PCA
 from spikeinterface.core import BaseRecording, BaseSorting
-from spikeinterface.preprocessing import bandpass_filter
 from spikeinterface.sortingcomponents.peak_detection import detect_peaks
 
 import spikeinterface_simsort  # noqa: F401  registers the sorter
-from benchmarks.scores import detection_scores
+from benchmarks.recordings import spike_band
+from benchmarks.scores import SCORES, detection_scores, unit_scores
 from spikeinterface_simsort.clustering import informative_axes
 from spikeinterface_simsort.embedding import NetworkEmbedder
 from spikeinterface_simsort.params import SimSortParams
@@ -43,9 +42,8 @@ FIRST_SEED = 6000
 
 def threshold_peaks(recording: BaseRecording, *, num_mads: float) -> np.ndarray:
     """Spike times of a threshold detector on the band-passed recording, in frames."""
-    filtered = bandpass_filter(recording, freq_min=300.0, freq_max=6000.0, dtype="float32")
     peaks = detect_peaks(
-        filtered,
+        spike_band(recording),
         method="locally_exclusive",
         method_kwargs={"peak_sign": "neg", "detect_threshold": num_mads, "exclude_sweep_ms": 0.4, "radius_um": 100.0},
         job_kwargs={"progress_bar": False},
@@ -129,12 +127,8 @@ def score_trial(recording: BaseRecording, truth: BaseSorting, *, folder: Path, w
     sorting = ss.run_sorter("simsort", recording, folder=folder, remove_existing_folder=True, weights=weights.source)
     row: dict[str, float] = {}
     for delta in (DELTA_MS, 0.4):
-        comparison = sc.compare_sorter_to_ground_truth(
-            truth, sorting, delta_time=delta, exhaustive_gt=True, match_score=0.0, well_detected_score=0.8
-        )
-        performance = comparison.get_performance()
-        for score in ("accuracy", "recall", "precision"):
-            row[f"sorting_{score}_{delta}ms"] = float(performance[score].astype(float).mean())
+        units = unit_scores(truth, sorting, delta_ms=delta)
+        row |= {f"sorting_{score}_{delta}ms": float(units[score].mean()) for score in SCORES}
     row["units_found"] = len(sorting.unit_ids)
 
     frames = truth.to_spike_vector()["sample_index"]

@@ -19,11 +19,10 @@ from probeinterface import generate_tetrode
 from spikeinterface.comparison import compare_two_sorters
 from spikeinterface.core import BaseRecording, BaseSorting, create_sorting_analyzer, read_binary
 from spikeinterface.curation import remove_excess_spikes
-from spikeinterface.preprocessing import bandpass_filter
 
 from benchmarks.catalogue import Dataset, find_dataset, save_dataset
 from benchmarks.peers import PEERS
-from benchmarks.recordings import sorting_of
+from benchmarks.recordings import sorting_of, spike_band
 from benchmarks.runs import Run, add_run_arguments, run_all, run_folder
 from benchmarks.spike_file import read_spikes
 from benchmarks.tables import ordered
@@ -33,7 +32,6 @@ logger = logging.getLogger(__name__)
 
 INFO_FILE = "info.json"
 NUM_CHANNELS = 4
-BAND_HZ = (300.0, 6000.0)
 # No neuron fires twice within it.
 REFRACTORY_MS = 1.5
 # Real recordings that may be passed on are short: bins of a minute would hold all of them.
@@ -146,9 +144,8 @@ def unit_quality(recording: BaseRecording, sorting: BaseSorting) -> pd.DataFrame
     """
     if not len(sorting.unit_ids):
         return pd.DataFrame({"unit": np.empty(0, dtype=str), **{metric: np.empty(0) for metric in METRICS}})
-    band = bandpass_filter(recording, freq_min=BAND_HZ[0], freq_max=BAND_HZ[1], dtype="float32")
     inside = remove_excess_spikes(sorting, recording)
-    analyzer = create_sorting_analyzer(inside, band, sparse=False)
+    analyzer = create_sorting_analyzer(inside, spike_band(recording), sparse=False)
     with warnings.catch_warnings():
         # Of means of no spikes, and of bins that no recording fills.
         warnings.simplefilter("ignore")

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import spikeinterface as si
-import spikeinterface.comparison as sc
 import yaml
 
-from benchmarks.layer6 import DELTA_MS, detection_scores, embedding_ari, save_trials, true_embeddings
+from benchmarks.layer6 import DELTA_MS, embedding_ari, save_trials, true_embeddings
+from benchmarks.scores import detection_scores, unit_scores
 from spikeinterface_simsort.params import SimSortParams
 from spikeinterface_simsort.pipeline import detect_and_embed, sort
 from spikeinterface_simsort.preprocessing import preprocess
@@ -176,9 +176,7 @@ def score(weights_folder: Path, *, trials: list[Path], params: Mapping[str, Any]
     scores: dict[str, list[float]] = {name: [] for name in SCORES}
     for trial in trials:
         recording, truth = si.load(trial / "recording"), si.load(trial / "sorting")
-        comparison = sc.compare_sorter_to_ground_truth(
-            truth, sort(recording, params=resolved), delta_time=DELTA_MS, exhaustive_gt=True, match_score=0.0
-        )
+        units = unit_scores(truth, sort(recording, params=resolved), delta_ms=DELTA_MS)
         peaks, _, _ = detect_and_embed(preprocess(recording, params=resolved), weights=weights, params=resolved)
         detection = detection_scores(
             peaks["sample_index"],
@@ -186,7 +184,7 @@ def score(weights_folder: Path, *, trials: list[Path], params: Mapping[str, Any]
             delta_frames=int(DELTA_MS * recording.get_sampling_frequency() / 1000),
         )
         _, embedding, labels = true_embeddings(recording, truth, weights=weights, params=resolved)
-        scores["sorting"].append(float(comparison.get_performance()["accuracy"].astype(float).mean()))
+        scores["sorting"].append(float(units["accuracy"].mean()))
         scores["detection"].append(detection["accuracy"])
         scores["ari"].append(embedding_ari(embedding, labels))
     return scores
