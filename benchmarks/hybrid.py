@@ -47,6 +47,23 @@ _MAX_DRAWS = 1000
 
 
 @dataclass(frozen=True)
+class UnitWaves:
+    """Mean waveform of a unit as it was recorded.
+
+    Attributes
+    ----------
+    waves : np.ndarray, float64 [num_contacts, num_samples]
+        In uV.
+    x, y : np.ndarray, float64 [num_contacts]
+        Places of the contacts in um.
+    """
+
+    waves: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+
+
+@dataclass(frozen=True)
 class RecordedUnit:
     """Mean waveform of a unit on a grid of contacts.
 
@@ -80,18 +97,20 @@ class RecordedUnit:
         return values * np.exp(-outside / _DECAY_UM)[..., None]
 
 
-def read_units(path: Path) -> list[RecordedUnit]:
+def read_waves(path: Path) -> tuple[list[UnitWaves], float]:
     """Read the recorded waveforms.
 
     Parameters
     ----------
     path : Path
-        MATLAB file with the structure ``uColl``: ``waves`` [num_contacts, num_samples] in uV at 30 kHz and the
-        contacts' places ``xC`` and ``yC`` in um.
+        MATLAB file with the sampling frequency ``fs`` in Hz and the structure ``uColl``: ``waves`` [num_contacts,
+        num_samples] in uV and the contacts' places ``xC`` and ``yC`` in um.
 
     Returns
     -------
-    list of RecordedUnit
+    units : list of UnitWaves
+    rate : float
+        Sampling frequency in Hz.
 
     Raises
     ------
@@ -102,16 +121,53 @@ def read_units(path: Path) -> list[RecordedUnit]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
-    content = loadmat(path, squeeze_me=True, struct_as_record=False)
-    if "uColl" not in content:
-        raise ValueError(f"{path} holds no structure uColl: name the file {WAVEFORM_FILE}.")
+    content = loadmat(path, simplify_cells=True)
+    if missing := {"uColl", "fs"} - set(content):
+        raise ValueError(f"{path} holds no {' and no '.join(sorted(missing))}: name the file {WAVEFORM_FILE}.")
+    rate = np.asarray(content["fs"], dtype="float64").ravel()
+    if rate.size != 1 or not rate[0] > 0:
+        raise ValueError(f"{path} needs one positive number, in Hz, in fs.")
     units = []
+    # One unit alone is no list.
     for unit in np.atleast_1d(content["uColl"]):
-        x, y = np.unique(unit.xC), np.unique(unit.yC)
+        if missing := {"waves", "xC", "yC"} - set(unit if isinstance(unit, dict) else ()):
+            raise ValueError(f"{path}: a unit of uColl has no {', '.join(sorted(missing))}.")
+        waves, x, y = (np.asarray(unit[name], dtype="float64") for name in ("waves", "xC", "yC"))
+        if waves.ndim != 2 or not waves.shape[:1] == x.shape == y.shape:
+            raise ValueError(f"{path}: waves, xC and yC of a unit differ in their number of contacts.")
+        units.append(UnitWaves(waves=waves, x=x, y=y))
+    return units, float(rate[0])
+
+
+def read_units(path: Path) -> list[RecordedUnit]:
+    """Read the recorded waveforms as units on grids.
+
+    Parameters
+    ----------
+    path : Path
+        See `read_waves`.
+
+    Returns
+    -------
+    list of RecordedUnit
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    ValueError
+        It holds something else, is not of 30 kHz, or the contacts of a unit lie on no grid.
+    """
+    recorded, rate = read_waves(path)
+    if rate != SAMPLING_FREQUENCY:
+        raise ValueError(f"{path} holds waveforms at {rate:g} Hz: hybrids are made of some at {SAMPLING_FREQUENCY:g}.")
+    units = []
+    for unit in recorded:
+        x, y = np.unique(unit.x), np.unique(unit.y)
         if len(x) * len(y) != len(unit.waves):
             raise ValueError(f"{path}: the contacts of a unit lie on no grid.")
         grid = np.empty((len(x), len(y), unit.waves.shape[1]))
-        grid[np.searchsorted(x, unit.xC), np.searchsorted(y, unit.yC)] = _cleaned(np.asarray(unit.waves, "float64"))
+        grid[np.searchsorted(x, unit.x), np.searchsorted(y, unit.y)] = _cleaned(unit.waves)
         column, row, _ = np.unravel_index(np.abs(grid).argmax(), grid.shape)
         units.append(RecordedUnit(x=x - float(x[column]), y=y - float(y[row]), waveforms=grid))
     return units

@@ -20,7 +20,7 @@ from scipy.signal import butter, resample_poly, sosfiltfilt
 from scipy.spatial.distance import pdist, squareform
 from spikeinterface.core import BaseRecording, BaseSorting, NumpyRecording, NumpySorting
 
-from benchmarks.hybrid import WAVEFORM_FILE
+from benchmarks.hybrid import WAVEFORM_FILE, read_waves
 from spikeinterface_simsort.simulation.bank import NeuronCurrents
 from spikeinterface_simsort.simulation.composition import random_streams
 from spikeinterface_simsort.simulation.extracellular import lead_field
@@ -287,7 +287,7 @@ def spike_shapes(
     FileNotFoundError
         The folder does not hold the file.
     ValueError
-        There is nothing to gather shapes from.
+        There is nothing to gather shapes from, or the file holds something else.
     """
     rng = np.random.default_rng(seed)
     waveforms, names = [], []
@@ -324,14 +324,12 @@ def _neuron_shapes(neuron: NeuronCurrents, *, num_positions: int, rng: np.random
 
 def _recorded_shapes(path: Path) -> list[np.ndarray]:
     """Recorded mean waveforms, float64 [num_contacts, num_samples] for each unit."""
-    variables = loadmat(path, simplify_cells=True)
-    rate = float(variables["fs"])
+    units, rate = read_waves(path)
     smooth = butter(2, _BAND_HZ[1], fs=rate, output="sos")
     shapes = []
-    for unit in variables["uColl"]:
-        waves = np.asarray(unit["waves"], dtype="float64")
-        amplitude = np.abs(waves).max(axis=1)
-        seen = waves[amplitude >= _LEAST_SHARE * amplitude.max()]
+    for unit in units:
+        amplitude = np.abs(unit.waves).max(axis=1)
+        seen = unit.waves[amplitude >= _LEAST_SHARE * amplitude.max()]
         # The mean of the two ends is the rest, as far as there is one.
         seen = seen - seen[:, [0, -1]].mean(axis=1, keepdims=True)
         shapes.append(_as_shapes(sosfiltfilt(smooth, seen, axis=1), rate=rate))

@@ -1,6 +1,7 @@
 """Hybrids of recorded waveforms, and the recordings of other generators."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,14 +24,18 @@ from benchmarks.hybrid import (
     read_units,
 )
 from benchmarks.other_generators import make_mearec, make_si_groundtruth
+from benchmarks.waveclus import spike_shapes
 from spikeinterface_simsort.simulation.mearec_io import save_mearec_templates, to_mearec_templates
 from spikeinterface_simsort.simulation.trials import bundled_bank
 
 RATE = 30000.0
 
 
-def write_units(path: Path, *, num_units: int, peak_uv: float = 150.0) -> Path:
-    """A file laid out like the recorded waveforms', of spikes that decay about a place of their own."""
+def write_units(path: Path, *, num_units: int, peak_uv: float = 150.0, **changed: Any) -> Path:
+    """A file laid out like the recorded waveforms', of spikes that decay about a place of their own.
+
+    What is changed is a variable or a field of all units; None leaves it out.
+    """
     x, y = np.meshgrid(np.arange(-30, 31, 6), np.arange(-48, 49, 6))
     x, y = x.ravel(), y.ravel()
     samples = np.arange(81)
@@ -40,10 +45,14 @@ def write_units(path: Path, *, num_units: int, peak_uv: float = 150.0) -> Path:
         width = 3.0 + index / 4
         shape = -np.exp(-(((samples - 37) / width) ** 2)) + 0.3 * np.exp(-(((samples - 37 - 3 * width) / 8) ** 2))
         waves = peak_uv * np.exp(-distance / 30)[:, None] * shape
-        units.append({"label": index, "nChan": len(x), "waves": waves, "xC": x, "yC": y})
+        unit = {"label": index, "nChan": len(x), "waves": waves, "xC": x, "yC": y}
+        unit |= {name: value for name, value in changed.items() if name in unit}
+        units.append({name: value for name, value in unit.items() if value is not None})
     fields = [(name, "O") for name in units[0]]
     table = np.array([[tuple(unit.values()) for unit in units]], dtype=fields)
-    savemat(path, {"uColl": table, "fs": RATE})
+    variables = {"uColl": table, "fs": RATE}
+    variables |= {name: value for name, value in changed.items() if name in variables}
+    savemat(path, {name: value for name, value in variables.items() if value is not None})
     return path
 
 
@@ -72,8 +81,39 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="uColl"):
         read_units(tmp_path / "other.mat")
     path = write_units(tmp_path / "units.mat", num_units=1)
+    assert len(read_units(path)) == 1
     with pytest.raises(FileNotFoundError):
         read_units(path.with_name("none.mat"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"uColl": None}, "holds no uColl"),
+        ({"uColl": 3.0}, "no waves, xC, yC"),
+        ({"fs": None}, "holds no fs"),
+        ({"fs": 0.0}, "one positive number"),
+        ({"waves": None}, "no waves"),
+        ({"xC": None}, "no xC"),
+        ({"yC": np.arange(5)}, "number of contacts"),
+    ],
+)
+def test_what_a_file_lacks_is_said(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
+    write_units(tmp_path / WAVEFORM_FILE, num_units=2, **changed)
+    for read in (lambda: read_units(tmp_path / WAVEFORM_FILE), lambda: spike_shapes(recorded=tmp_path)):
+        with pytest.raises(ValueError, match=message):
+            read()
+
+
+def test_hybrids_need_one_rate_and_a_grid(tmp_path: Path) -> None:
+    path = write_units(tmp_path / WAVEFORM_FILE, num_units=2, fs=24000.0)
+    with pytest.raises(ValueError, match="at 24000 Hz"):
+        read_units(path)
+    # Shapes are brought to one rate.
+    assert set(spike_shapes(recorded=tmp_path).neurons) == {"recorded_0", "recorded_1"}
+    path = write_units(path, num_units=2, xC=np.arange(187))
+    with pytest.raises(ValueError, match="no grid"):
+        read_units(path)
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["static", "drift"])
