@@ -278,7 +278,9 @@ def unit_snr(recording: BaseRecording, truth: BaseSorting) -> np.ndarray:
     band = spike_band(recording)
     analyzer = create_sorting_analyzer(truth, band, sparse=False)
     analyzer.compute(
-        {"random_spikes": {"seed": 0}, "templates": {}, "noise_levels": {"random_slices_kwargs": {"seed": 0}}}
+        {"random_spikes": {"seed": 0}, "templates": {}, "noise_levels": {"random_slices_kwargs": {"seed": 0}}},
+        n_jobs=1,
+        progress_bar=False,
     )
     templates = analyzer.get_extension("templates").get_data(operator="average")
     noise = analyzer.get_extension("noise_levels").get_data()

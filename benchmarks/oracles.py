@@ -32,13 +32,13 @@ def identify(recording: BaseRecording, truth: BaseSorting, *, seed: int = 0) -> 
     Returns
     -------
     BaseSorting
-        The true spike times, labelled by the classifier.
+        The true spike times, labelled by the classifier, but for those of units with fewer than five spikes.
     """
     rate = recording.get_sampling_frequency()
     traces = spike_band(recording).get_traces()
     spikes = truth.to_spike_vector()
     frames, labels = spikes["sample_index"], spikes["unit_index"]
-    # Units with fewer spikes than folds cannot be learnt; they stay as the truth has them out of every fold.
+    # Units with fewer spikes than folds cannot be learnt: their spikes are left out.
     counts = np.bincount(labels, minlength=len(truth.unit_ids))
     known = counts[labels] >= _FOLDS
     offsets = np.arange(-round(BEFORE_MS * rate / 1000), round(AFTER_MS * rate / 1000))

@@ -178,6 +178,15 @@ def test_oracles(trial: tuple[BaseRecording, BaseSorting]) -> None:
     assert matched["accuracy"].mean() > 0.6
 
 
+def test_oracle_leaves_out_what_cannot_be_learnt(trial: tuple[BaseRecording, BaseSorting]) -> None:
+    recording, truth = trial
+    trains = {index: truth.get_unit_spike_train(unit) for index, unit in enumerate(truth.unit_ids)}
+    trains[0] = trains[0][:4]
+    found = identify(recording, sorting_of(trains, rate=truth.get_sampling_frequency()))
+    counts = found.count_num_spikes_per_unit()
+    assert counts[0] == 0 and sum(counts.values()) == sum(len(train) for train in trains.values()) - 4
+
+
 def test_oracle_is_told_nothing_of_a_spike_it_labels() -> None:
     # Spikes of pure noise: whoever saw their labels in training would know them.
     rng = np.random.default_rng(0)
