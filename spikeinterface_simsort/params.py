@@ -58,6 +58,9 @@ class SimSortParams:
     bandwidth_quantile: float = _parameter(
         0.05, "MeanShift: quantile for the estimate of the bandwidth", minimum=0.001, maximum=1.0
     )
+    match_templates: bool | None = _parameter(
+        None, "Find the units' templates in the recording, overlapping spikes too (None: from the preset)"
+    )
     min_spikes: int = _parameter(20, "Units with fewer spikes are dropped", minimum=1)
     min_snr: float = _parameter(
         2.5, "Units whose mean waveform is smaller than this, in units of noise, are dropped", minimum=0.0
@@ -113,12 +116,14 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "freq_max": 6000.0,
         "whiten": False,
         "clustering": "mixture",
+        "match_templates": True,
     },
     "paper": {
         "freq_min": 250.0,
         "freq_max": 10000.0,
         "whiten": True,
         "clustering": "meanshift",
+        "match_templates": False,
     },
 }
 

@@ -16,10 +16,13 @@ from spikeinterface_simsort.compute import choose_device, job_arguments, limit_t
 from spikeinterface_simsort.detection import NetworkPeakDetector
 from spikeinterface_simsort.embedding import NetworkEmbedder
 from spikeinterface_simsort.groups import split_blocks, split_groups
+from spikeinterface_simsort.learning import choose_stretch, learn_templates
+from spikeinterface_simsort.matching import TemplatePeakDetector
 from spikeinterface_simsort.params import SimSortParams
 from spikeinterface_simsort.preprocessing import preprocess
 from spikeinterface_simsort.realignment import join_shifted
 from spikeinterface_simsort.refinement import Unit, refine, remove_double_units
+from spikeinterface_simsort.resampling import SamplingGrid
 from spikeinterface_simsort.weights import Weights, load_weights
 
 logger = logging.getLogger(__name__)
@@ -128,6 +131,10 @@ def sort_block(recording: BaseRecording, *, weights: Weights, params: SimSortPar
         sampling_frequency=rate,
         num_frames=[recording.get_num_samples(segment) for segment in range(recording.get_num_segments())],
     )
+    if params.match_templates:
+        peaks, waveforms, labels = match_templates(
+            preprocessed, peaks, waveforms, labels, weights=weights, params=params
+        )
     units = refine(
         peaks,
         waveforms,
@@ -189,6 +196,57 @@ def detect_and_embed(
     return run_node_pipeline(
         preprocessed, [detector, embedder], job_arguments(params.job_kwargs), job_name="detect and embed spikes"
     )
+
+
+def match_templates(
+    preprocessed: BaseRecording,
+    peaks: np.ndarray,
+    waveforms: np.ndarray,
+    labels: np.ndarray,
+    *,
+    weights: Weights,
+    params: SimSortParams,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Learn the templates of clusters and find them in the recording, overlapping spikes too.
+
+    Parameters
+    ----------
+    preprocessed : BaseRecording
+        In units of noise.
+    peaks : np.ndarray, structured [num_peaks]
+        Detected spikes.
+    waveforms : np.ndarray, float16 [num_peaks, num_samples * num_channels]
+        Theirs.
+    labels : np.ndarray, int [num_peaks]
+        Their clusters; -1 is noise.
+    weights : Weights
+        The networks, whose sampling frequency and window it uses.
+    params : SimSortParams
+        Resolved; uses `seed` and `job_kwargs`.
+
+    Returns
+    -------
+    peaks, waveforms, labels
+        Of the spikes found; what was given, where no template can be learned.
+    """
+    config = weights.config["embedder"]
+    rate = config["sampling_frequency"]
+    grid = SamplingGrid.between(recording_frequency=preprocessed.get_sampling_frequency(), model_frequency=rate)
+    templates = learn_templates(
+        choose_stretch(preprocessed, peaks, grid=grid),
+        labels,
+        num_before=round(config["ms_before"] * rate / 1000),
+        num_samples=weights.embedder.num_samples,  # pyright: ignore[reportArgumentType]
+        sampling_frequency=rate,
+        seed=params.seed,
+    )
+    if templates is None:
+        return peaks, waveforms, labels
+    detector = TemplatePeakDetector(preprocessed, templates=templates, grid=grid)
+    peaks, labels, waveforms = run_node_pipeline(
+        preprocessed, [detector], job_arguments(params.job_kwargs), job_name="match templates"
+    )
+    return peaks, waveforms, labels
 
 
 def _duplicate_frames(recording: BaseRecording, params: SimSortParams) -> int:
