@@ -21,8 +21,8 @@ from spikeinterface_simsort.whitening import Whitener, noise_windows
 # Templates are learned from so much of a recording, in pieces spread over it, and less where spikes are dense.
 _MAX_DURATION_S, _PIECE_S = 300.0, 10.0
 _MAX_SPIKES = 60_000
-# After the first of these rounds units are split and merged, after the last only merged.
-_NUM_ROUNDS = 2
+# In all of these rounds but the last, units are split and merged; in the last they are only merged.
+_NUM_ROUNDS = 3
 # Log odds of a spike that a template is learned from, and of one that counts.
 _LEARNING_THRESHOLD, _THRESHOLD = 5.0, 0.0
 # Of a template: its least energy, in units of noise, and number of spikes.
@@ -163,7 +163,9 @@ def learn_templates(
         parts = matches["template"]
         if not is_last:
             parts = _split_all(separation, waveforms, parts)
-        merged, shifts = separation.merge(waveforms, parts)
+        merged, shifts = separation.merge(
+            waveforms, parts, times=matches["time"] / sampling_frequency if is_last else None
+        )
         trains = [matches["time"][merged == unit] + shifts[merged == unit] for unit in np.unique(merged)]
     units, unit_shifts = np.full(matcher.num_templates, -1), np.zeros(matcher.num_templates)
     units[matches["template"]], unit_shifts[matches["template"]] = merged, shifts

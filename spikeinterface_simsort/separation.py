@@ -22,16 +22,21 @@ _SPIKES_PER_FIT = 3000
 
 # Templates that differ by less than this share of the larger are one neuron's, if their amplitudes are alike.
 _SAME, _SAME_AMPLITUDES = 0.18, (0.67, 1.5)
+# Two neurons are aligned alike: what is alike only when shifted is one neuron's, aligned now here, now there.
+_SAME_SHIFTED = 0.25
 # Those that differ by more of it, or by so many standard deviations of the noise, or whose amplitudes are too unlike,
 # are two.
 _OTHER, _OTHER_DISTANCE, _OTHER_AMPLITUDES = 0.6, 8.0, (0.5, 2.0)
-_MAX_SHIFT_MS = 0.5
+_MAX_SHIFT_MS = 1.0
 # Where spikes of two units are aligned differently by more samples, only their templates are compared.
 _ALIGNED = 2.0
 # Two Gaussians of one width are better than one by this log likelihood, a spike and altogether, and lie so far apart.
 _LOG_LIKELIHOOD, _PER_SPIKE, _LEAST_GAP = 8.0, 0.01, 2.2
 _LEAST_WEIGHT = 0.04
 _MIN_SPIKES_SPLIT = 30
+# Templates of a neuron that moves differ by less than this; it looks like one of them at a time.
+_DRIFT, _MOST_TOGETHER = 0.45, 0.35
+_BIN_S, _MIN_SPIKES_TURNS = 5.0, 50
 _MAX_DEPTH = 3
 
 
@@ -59,7 +64,14 @@ class Difference:
     @property
     def is_none(self) -> bool:
         """Whether both are one neuron's."""
-        return self.share < _SAME and _SAME_AMPLITUDES[0] < self.amplitude < _SAME_AMPLITUDES[1]
+        limit = _SAME if abs(self.shift) <= _ALIGNED else _SAME_SHIFTED
+        return self.share < limit and _SAME_AMPLITUDES[0] < self.amplitude < _SAME_AMPLITUDES[1]
+
+    @property
+    def is_drift(self) -> bool:
+        """Whether one neuron may look like either, as it moves."""
+        low, high = _OTHER_AMPLITUDES
+        return self.share < _DRIFT and low < self.amplitude < high and abs(self.shift) <= _ALIGNED
 
     @property
     def is_clear(self) -> bool:
@@ -153,7 +165,7 @@ class Separation:
             labels[members] = self.split(waveforms[members], depth=depth - 1) + labels.max() + side
         return labels
 
-    def merge(self, waveforms: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def merge(self, waveforms: np.ndarray, labels: np.ndarray, *, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Merge units that are one, the most alike first.
 
         Parameters
@@ -162,6 +174,8 @@ class Separation:
             Of all units.
         labels : np.ndarray, int64 [num_spikes]
             Their units.
+        times : np.ndarray, float64 [num_spikes]
+            In seconds.
 
         Returns
         -------
@@ -186,10 +200,17 @@ class Separation:
                     continue
                 moved = np.float32(shift_matrix(waveforms.shape[1], difference.shift))
                 if not difference.is_none and (
-                    difference.is_clear
-                    or are_two(
-                        self.project(_thinned(waveforms[members[unit]], _SPIKES_PER_FIT)),
-                        self.project(moved @ _thinned(waveforms[members[other]], _SPIKES_PER_FIT)),
+                    not (
+                        times is not None
+                        and difference.is_drift
+                        and take_turns(times[members[unit]], times[members[other]])
+                    )
+                    and (
+                        difference.is_clear
+                        or are_two(
+                            self.project(_thinned(waveforms[members[unit]], _SPIKES_PER_FIT)),
+                            self.project(moved @ _thinned(waveforms[members[other]], _SPIKES_PER_FIT)),
+                        )
                     )
                 ):
                     two.add((unit, other))
@@ -253,6 +274,25 @@ def are_two(points: np.ndarray, others: np.ndarray) -> bool:
     axis = axes @ np.linalg.solve(covariance, axes.T @ difference)
     along = np.concatenate([points, others]) @ axis
     return is_bimodal(along, first=np.arange(len(along)) < len(points))
+
+
+def take_turns(times: np.ndarray, others: np.ndarray) -> bool:
+    """Whether two units hardly ever fire in the same seconds, as one neuron's halves do that moves to and fro.
+
+    Parameters
+    ----------
+    times, others : np.ndarray, float64 [num_spikes]
+        In seconds.
+
+    Returns
+    -------
+    bool
+    """
+    if min(len(times), len(others)) < _MIN_SPIKES_TURNS:
+        return False
+    edges = np.arange(min(times.min(), others.min()), max(times.max(), others.max()) + _BIN_S, _BIN_S)
+    shares = [np.histogram(train, edges)[0] / len(train) for train in (times, others)]
+    return float(np.minimum(*shares).sum()) < _MOST_TOGETHER
 
 
 def is_bimodal(values: np.ndarray, *, first: np.ndarray) -> bool:

@@ -1,0 +1,331 @@
+"""Noise, templates found in it, and units told apart, on traces whose spikes are known."""
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter1d
+from spikeinterface.core import NumpyRecording
+
+from spikeinterface_simsort.learning import choose_stretch, learn_templates
+from spikeinterface_simsort.resampling import SamplingGrid
+from spikeinterface_simsort.separation import Difference, Separation, is_bimodal, take_turns
+from spikeinterface_simsort.template_matching import TemplateMatcher, shift_matrix
+from spikeinterface_simsort.whitening import Whitener, noise_windows
+
+RATE = 20_000.0
+NUM_BEFORE, NUM_SAMPLES = 16, 48
+
+
+def template(amplitudes: tuple[float, ...], *, width: float = 3.0, shift: float = 0.0) -> np.ndarray:
+    """A trough and a slower, smaller peak after it, of so much on each channel."""
+    samples = np.arange(NUM_SAMPLES) - NUM_BEFORE - shift
+    shape = -np.exp(-((samples / width) ** 2)) + 0.3 * np.exp(-(((samples - 4 * width) / (2 * width)) ** 2))
+    return np.float32(shape[:, None] * np.array(amplitudes))
+
+
+TEMPLATES = np.stack([template((10, 6, 3, 2)), template((3, 5, 10, 7), width=4.0)])
+
+
+def noise(seconds: float, *, seed: int, num_channels: int = 4) -> np.ndarray:
+    """Of unit variance, correlated in time and between channels."""
+    rng = np.random.default_rng(seed)
+    white = rng.standard_normal((int(seconds * RATE), num_channels)) + rng.standard_normal((int(seconds * RATE), 1))
+    coloured = gaussian_filter1d(white, 1.0, axis=0)
+    return np.float32(coloured / coloured.std())
+
+
+def add_spikes(traces: np.ndarray, times: np.ndarray, waveform: np.ndarray, *, amplitudes: np.ndarray | None = None):
+    for index, time in enumerate(times):
+        sample = int(np.floor(time))
+        shifted = shift_matrix(len(waveform), time - sample) @ waveform
+        amplitude = 1.0 if amplitudes is None else amplitudes[index]
+        traces[sample - NUM_BEFORE : sample - NUM_BEFORE + len(waveform)] += np.float32(amplitude) * shifted
+
+
+def spaced_times(num_spikes: int, *, seed: int, spacing: int = 400) -> np.ndarray:
+    return 200 + spacing * np.arange(num_spikes) + np.random.default_rng(seed).uniform(0, spacing / 4, num_spikes)
+
+
+@pytest.fixture(scope="module")
+def whitener() -> Whitener:
+    windows = noise_windows(noise(20.0, seed=1), [], num_samples=NUM_SAMPLES)
+    assert windows is not None
+    return Whitener.from_noise(windows)
+
+
+def matcher_of(whitener: Whitener, templates: np.ndarray = TEMPLATES) -> TemplateMatcher:
+    return TemplateMatcher(
+        templates,
+        num_before=NUM_BEFORE,
+        whitener=whitener,
+        deviations=np.full(len(templates), 0.1),
+        threshold=0.0,
+        sampling_frequency=RATE,
+    )
+
+
+def test_whitened_noise_has_unit_variance_where_it_is_not_weak(whitener: Whitener) -> None:
+    windows = noise_windows(noise(20.0, seed=2), [], num_samples=NUM_SAMPLES)
+    assert windows is not None
+    whitened = windows.reshape(len(windows), -1) @ whitener.root
+    variance = np.linalg.eigvalsh(np.cov(whitened, rowvar=False))
+    assert variance.max() == pytest.approx(1.0, abs=0.3)
+    np.testing.assert_allclose(whitener.root @ whitener.root, whitener.precision, atol=1e-3)
+
+
+def test_noise_is_taken_where_no_spike_is() -> None:
+    traces = noise(10.0, seed=3)
+    spikes = np.arange(1000, len(traces) - 1000, 500)
+    for spike in spikes:
+        traces[spike - 20 : spike + 20] = 1000.0
+    windows = noise_windows(traces, spikes, num_samples=NUM_SAMPLES)
+    assert windows is not None
+    assert len(windows) > 1000
+    assert np.abs(windows).max() < 10
+
+
+def test_no_noise_between_dense_spikes() -> None:
+    assert noise_windows(noise(2.0, seed=3), np.arange(0, 40_000, 30), num_samples=NUM_SAMPLES) is None
+
+
+def test_silent_channels_do_not_disturb_the_noise() -> None:
+    traces = noise(10.0, seed=4)
+    traces[:, 3] = 0.0
+    windows = noise_windows(traces, [], num_samples=NUM_SAMPLES)
+    assert windows is not None
+    assert np.isfinite(Whitener.from_noise(windows).root).all()
+
+
+@pytest.mark.parametrize("shift", [-1.5, 0.0, 0.3, 7.0])
+def test_shift_matrix_delays(shift: float) -> None:
+    moved = shift_matrix(NUM_SAMPLES, shift) @ template((1.0, 0.5))
+    np.testing.assert_allclose(moved, template((1.0, 0.5), shift=shift), atol=0.02)
+
+
+def test_every_spike_is_found_once_with_its_time_and_amplitude(whitener: Whitener) -> None:
+    traces = noise(20.0, seed=5)
+    times = spaced_times(600, seed=6)
+    amplitudes = np.random.default_rng(7).normal(1.0, 0.08, 600)
+    add_spikes(traces, times[::2], TEMPLATES[0], amplitudes=amplitudes[::2])
+    add_spikes(traces, times[1::2], TEMPLATES[1], amplitudes=amplitudes[1::2])
+    matches = matcher_of(whitener).find(traces)
+    assert len(matches) == 600
+    np.testing.assert_array_equal(matches["template"], np.arange(600) % 2)
+    assert np.sqrt(np.mean((matches["time"] - times) ** 2)) < 0.4
+    assert np.corrcoef(matches["amplitude"], amplitudes)[0, 1] > 0.65
+
+
+def test_overlapping_spikes_are_both_found(whitener: Whitener) -> None:
+    traces = noise(20.0, seed=8)
+    times = spaced_times(300, seed=9)
+    lags = np.random.default_rng(10).integers(-15, 16, 300)
+    add_spikes(traces, times, TEMPLATES[0])
+    add_spikes(traces, times + lags, TEMPLATES[1])
+    matches = matcher_of(whitener).find(traces)
+    for index, train in enumerate((times, times + lags)):
+        found = matches["time"][matches["template"] == index]
+        hit = [np.abs(found - time).min() < 4 for time in train]
+        assert np.mean(hit) > 0.97
+        assert len(found) < 1.02 * len(train)
+
+
+def test_noise_alone_holds_no_spike(whitener: Whitener) -> None:
+    assert len(matcher_of(whitener).find(noise(60.0, seed=11))) <= 2
+
+
+def test_what_is_found_does_not_depend_on_where_traces_begin(whitener: Whitener) -> None:
+    traces = noise(8.0, seed=12)
+    times = spaced_times(300, seed=13, spacing=500)
+    add_spikes(traces, times, TEMPLATES[0])
+    matcher, cut = matcher_of(whitener), 31_234
+    whole, part = matcher.find(traces), matcher.find(traces[cut:])
+    margin = matcher.margin_samples()
+    whole, part = whole[whole["time"] > cut + margin], part[part["time"] > margin]
+    assert len(whole) > 100
+    np.testing.assert_allclose(part["time"] + cut, whole["time"], atol=1e-3)
+
+
+def test_cleaned_waveforms_hold_one_spike(whitener: Whitener) -> None:
+    traces = noise(20.0, seed=14)
+    times = spaced_times(300, seed=15)
+    add_spikes(traces, times, TEMPLATES[0])
+    add_spikes(traces, times + 12, TEMPLATES[1])
+    matcher = matcher_of(whitener)
+    matches = matcher.find(traces)
+    waveforms = matcher.cleaned_waveforms(traces, matches)
+    for index in (0, 1):
+        mean = waveforms[matches["template"] == index].mean(axis=0)
+        assert np.abs(mean - TEMPLATES[index]).max() < 0.5
+
+
+def test_spikes_at_the_border_are_no_trouble(whitener: Whitener) -> None:
+    traces = noise(1.0, seed=16)
+    traces[:10] += TEMPLATES[0][NUM_BEFORE : NUM_BEFORE + 10]
+    traces[-20:] += TEMPLATES[0][:20]
+    matcher = matcher_of(whitener)
+    matches = matcher.find(traces)
+    assert np.isfinite(matcher.cleaned_waveforms(traces, matches)).all()
+    assert len(matcher.find(traces[:0])) == 0
+
+
+def waveforms_of(mean: np.ndarray, num_spikes: int, *, seed: int) -> np.ndarray:
+    windows = noise_windows(noise(30.0, seed=seed), [], num_samples=NUM_SAMPLES)
+    assert windows is not None
+    chosen = np.random.default_rng(seed).choice(len(windows), num_spikes, replace=False)
+    return mean + windows[chosen]
+
+
+def separation_of(waveforms: np.ndarray, whitener: Whitener) -> Separation:
+    return Separation(waveforms, root=whitener.root, sampling_frequency=RATE, seed=0)
+
+
+def test_two_units_in_one_are_split_and_not_merged_again(whitener: Whitener) -> None:
+    other = template((9, 8, 3, 2))
+    waveforms = np.concatenate([waveforms_of(TEMPLATES[0], 400, seed=1), waveforms_of(other, 250, seed=2)])
+    truth = np.repeat([0, 1], [400, 250])
+    separation = separation_of(waveforms, whitener)
+    labels = separation.split(waveforms)
+    assert len(np.unique(labels)) == 2
+    agreement = np.mean(labels == truth)
+    assert max(agreement, 1 - agreement) > 0.95
+    merged, shifts = separation.merge(waveforms, labels, times=None)
+    np.testing.assert_array_equal(merged, labels)
+    assert not shifts.any()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_one_unit_is_not_split(whitener: Whitener, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    # Amplitudes and times vary, as they do.
+    shapes = np.stack([shift_matrix(NUM_SAMPLES, shift) @ TEMPLATES[0] for shift in rng.uniform(-0.4, 0.4, 500)])
+    waveforms = waveforms_of(shapes * rng.normal(1, 0.15, (500, 1, 1)).astype("float32"), 500, seed=seed)
+    assert not separation_of(waveforms, whitener).split(waveforms).any()
+
+
+def test_halves_of_a_unit_are_merged(whitener: Whitener) -> None:
+    waveforms = waveforms_of(TEMPLATES[0], 500, seed=3)
+    labels = np.random.default_rng(0).integers(0, 3, 500)
+    merged, _ = separation_of(waveforms, whitener).merge(waveforms, labels, times=None)
+    assert len(np.unique(merged)) == 1
+
+
+def test_unit_that_is_aligned_at_two_times_is_merged_and_moved(whitener: Whitener) -> None:
+    late = waveforms_of(shift_matrix(NUM_SAMPLES, 5.0) @ TEMPLATES[0], 200, seed=4)
+    waveforms = np.concatenate([waveforms_of(TEMPLATES[0], 400, seed=5), late])
+    merged, shifts = separation_of(waveforms, whitener).merge(waveforms, np.repeat([7, 3], [400, 200]), times=None)
+    np.testing.assert_array_equal(merged, 7)
+    # The waveform comes late in its window: its spike is later than was thought.
+    np.testing.assert_allclose(shifts, np.repeat([0.0, 5.0], [400, 200]), atol=0.3)
+
+
+def test_unit_that_drifts_is_merged_if_it_looks_like_one_or_the_other(whitener: Whitener) -> None:
+    waveforms = np.concatenate(
+        [waveforms_of(TEMPLATES[0], 300, seed=6), waveforms_of(template((8, 7.5, 3, 2)), 300, seed=7)]
+    )
+    labels = np.repeat([0, 1], 300)
+    separation = separation_of(waveforms, whitener)
+    rng = np.random.default_rng(8)
+    apart = np.concatenate([rng.uniform(0, 50, 300), rng.uniform(60, 110, 300)])
+    assert len(np.unique(separation.merge(waveforms, labels, times=apart)[0])) == 1
+    together = rng.uniform(0, 110, 600)
+    assert len(np.unique(separation.merge(waveforms, labels, times=together)[0])) == 2
+
+
+def test_difference_is_of_shape_not_of_noise(whitener: Whitener) -> None:
+    separation = separation_of(waveforms_of(TEMPLATES[0], 500, seed=9), whitener)
+    few = separation.difference(waveforms_of(TEMPLATES[0], 300, seed=10), waveforms_of(TEMPLATES[0], 20, seed=11))
+    assert few.share < 0.12
+    assert few.is_none
+    half = separation.difference(waveforms_of(TEMPLATES[0], 300, seed=10), waveforms_of(TEMPLATES[0] / 2, 300, seed=12))
+    assert half.amplitude == pytest.approx(0.5, abs=0.02)
+    assert half.share < 0.05
+    assert not half.is_none
+    assert Difference(shift=0.0, share=0.7, amplitude=1.0, distance=5.0).is_clear
+
+
+def test_bimodal() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal(1000)
+    # A cut through one Gaussian makes no two.
+    assert not is_bimodal(values, first=values < 0)
+    two = np.concatenate([values[:600] - 1.7, values[600:] + 1.7])
+    assert is_bimodal(two, first=np.arange(1000) < 600)
+    assert not is_bimodal(np.zeros(10), first=np.arange(10) < 5)
+    assert not is_bimodal(values, first=np.zeros(1000, dtype=bool))
+
+
+def test_turns() -> None:
+    rng = np.random.default_rng(0)
+    early, late = rng.uniform(0, 50, 200), rng.uniform(50, 100, 200)
+    assert take_turns(early, late)
+    assert not take_turns(early, rng.uniform(0, 100, 200))
+    # Of a few spikes nothing is known.
+    assert not take_turns(early[:20], late[:20])
+
+
+def peaks_of(times: np.ndarray, *, segment: int = 0) -> np.ndarray:
+    peaks = np.zeros(len(times), dtype=[("sample_index", "int64"), ("segment_index", "int64")])
+    peaks["sample_index"], peaks["segment_index"] = np.round(times), segment
+    return peaks
+
+
+def test_learned_templates_undo_a_wrong_clustering() -> None:
+    traces = noise(60.0, seed=17)
+    times = spaced_times(1800, seed=18, spacing=600)
+    kinds = np.random.default_rng(19).integers(0, 3, 1800)
+    templates = np.concatenate([TEMPLATES, template((9, 8, 3, 2))[None]])
+    for kind in range(3):
+        add_spikes(traces, times[kinds == kind], templates[kind])
+    # Two units are one cluster, and the third is two.
+    labels = np.where(kinds == 1, np.where(np.arange(1800) % 2, 1, 2), 0)
+    recording = NumpyRecording([traces], RATE)
+    grid = SamplingGrid.between(recording_frequency=RATE, model_frequency=RATE)
+    stretch = choose_stretch(recording, peaks_of(times), grid=grid)
+    learned = learn_templates(
+        stretch, labels, num_before=NUM_BEFORE, num_samples=NUM_SAMPLES, sampling_frequency=RATE, seed=0
+    )
+    assert learned is not None
+    matches = learned.matcher.find(traces)
+    units = learned.units[matches["template"]]
+    assert len(np.unique(units[units >= 0])) == 3
+    assert len(matches) == pytest.approx(1800, rel=0.01)
+    for unit in np.unique(units):
+        nearest = np.abs(matches["time"][units == unit][:, None] - times).argmin(axis=1)
+        assert np.bincount(kinds[nearest]).max() > 0.95 * len(nearest)
+
+
+def test_nothing_is_learned_from_nothing() -> None:
+    recording = NumpyRecording([noise(5.0, seed=20)], RATE)
+    grid = SamplingGrid.between(recording_frequency=RATE, model_frequency=RATE)
+    stretch = choose_stretch(recording, peaks_of(np.array([300.0, 900.0])), grid=grid)
+    for labels in (np.array([0, 0]), np.array([-1, -1])):
+        assert (
+            learn_templates(
+                stretch, labels, num_before=NUM_BEFORE, num_samples=NUM_SAMPLES, sampling_frequency=RATE, seed=0
+            )
+            is None
+        )
+
+
+def test_stretch_of_a_long_recording_is_spread_over_it() -> None:
+    minutes = np.zeros((400 * 1000, 1), dtype="float32")
+    minutes[:, 0] = np.arange(len(minutes)) / 1000
+    recording = NumpyRecording([minutes, minutes], 1000.0)
+    grid = SamplingGrid.between(recording_frequency=1000.0, model_frequency=1000.0)
+    times = np.arange(500, 400_000, 1000)
+    peaks = np.concatenate([peaks_of(times), peaks_of(times, segment=1)])
+    stretch = choose_stretch(recording, peaks, grid=grid)
+    assert len(stretch.traces) == 300_000
+    # The traces say what second they are of.
+    np.testing.assert_allclose(
+        stretch.traces[stretch.spikes.astype("int64"), 0], peaks["sample_index"][stretch.chosen] / 1000
+    )
+    assert set(peaks["segment_index"][stretch.chosen]) == {0, 1}
+
+
+def test_stretch_of_a_short_recording_is_all_of_it_at_the_networks_rate() -> None:
+    traces = noise(25.0, seed=21)
+    recording = NumpyRecording([traces], 30_000.0)
+    grid = SamplingGrid.between(recording_frequency=30_000.0, model_frequency=20_000.0)
+    stretch = choose_stretch(recording, peaks_of(np.array([300.0, 400_000.0])), grid=grid)
+    assert len(stretch.traces) == pytest.approx(len(traces) * 2 / 3, abs=2)
+    np.testing.assert_allclose(stretch.spikes, [200.0, 800_000 / 3], atol=1)
