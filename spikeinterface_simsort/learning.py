@@ -163,9 +163,9 @@ def learn_templates(
         parts = matches["template"]
         if not is_last:
             parts = _split_all(separation, waveforms, parts)
-        merged, shifts = separation.merge(
-            waveforms, parts, times=matches["time"] / sampling_frequency if is_last else None
-        )
+        # Where a unit drifts it keeps several templates: it is not merged before they are learned.
+        seconds = matches["time"] / sampling_frequency if is_last else None
+        merged, shifts = separation.merge(waveforms, parts, times=seconds)
         trains = [matches["time"][merged == unit] + shifts[merged == unit] for unit in np.unique(merged)]
     units, unit_shifts = np.full(matcher.num_templates, -1), np.zeros(matcher.num_templates)
     units[matches["template"]], unit_shifts[matches["template"]] = merged, shifts

@@ -165,7 +165,9 @@ class Separation:
             labels[members] = self.split(waveforms[members], depth=depth - 1) + labels.max() + side
         return labels
 
-    def merge(self, waveforms: np.ndarray, labels: np.ndarray, *, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def merge(
+        self, waveforms: np.ndarray, labels: np.ndarray, *, times: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Merge units that are one, the most alike first.
 
         Parameters
@@ -174,8 +176,8 @@ class Separation:
             Of all units.
         labels : np.ndarray, int64 [num_spikes]
             Their units.
-        times : np.ndarray, float64 [num_spikes]
-            In seconds.
+        times : np.ndarray, float64 [num_spikes], optional
+            In seconds. Without them, no two units are taken for one that drifts.
 
         Returns
         -------
@@ -198,24 +200,11 @@ class Separation:
                 difference = differences[unit, other]
                 if (unit, other) in two:
                     continue
-                moved = np.float32(shift_matrix(waveforms.shape[1], difference.shift))
-                if not difference.is_none and (
-                    not (
-                        times is not None
-                        and difference.is_drift
-                        and take_turns(times[members[unit]], times[members[other]])
-                    )
-                    and (
-                        difference.is_clear
-                        or are_two(
-                            self.project(_thinned(waveforms[members[unit]], _SPIKES_PER_FIT)),
-                            self.project(moved @ _thinned(waveforms[members[other]], _SPIKES_PER_FIT)),
-                        )
-                    )
-                ):
+                pair_times = None if times is None else (times[members[unit]], times[members[other]])
+                if not self._are_one(difference, waveforms[members[unit]], waveforms[members[other]], times=pair_times):
                     two.add((unit, other))
                     continue
-                waveforms[members[other]] = moved @ waveforms[members[other]]
+                waveforms[members[other]] = _delayed(waveforms[members[other]], difference.shift)
                 shifts[members[other]] -= difference.shift
                 labels[members[other]] = unit
                 members[unit] = np.concatenate([members[unit], members.pop(other)])
@@ -225,6 +214,21 @@ class Separation:
                 break
             else:
                 return labels, shifts
+
+    def _are_one(
+        self,
+        difference: Difference,
+        waveforms: np.ndarray,
+        others: np.ndarray,
+        *,
+        times: tuple[np.ndarray, np.ndarray] | None,
+    ) -> bool:
+        if difference.is_none or (times is not None and difference.is_drift and take_turns(*times)):
+            return True
+        if difference.is_clear:
+            return False
+        moved = _delayed(_thinned(others, _SPIKES_PER_FIT), difference.shift)
+        return not are_two(self.project(_thinned(waveforms, _SPIKES_PER_FIT)), self.project(moved))
 
     def _whiten(self, waveforms: np.ndarray) -> np.ndarray:
         return waveforms.reshape(len(waveforms), -1) @ self._root
@@ -333,6 +337,10 @@ def is_bimodal(values: np.ndarray, *, first: np.ndarray) -> bool:
     gain = of_two - of_one
     gap = abs(two - one) / np.sqrt(variance)
     return bool(gap > _LEAST_GAP and gain > _LOG_LIKELIHOOD + _PER_SPIKE * len(values))
+
+
+def _delayed(waveforms: np.ndarray, shift: float) -> np.ndarray:
+    return shift_matrix(waveforms.shape[1], shift) @ waveforms
 
 
 def _thinned(rows: np.ndarray, most: int) -> np.ndarray:

@@ -187,7 +187,7 @@ def test_two_units_in_one_are_split_and_not_merged_again(whitener: Whitener) -> 
     assert len(np.unique(labels)) == 2
     agreement = np.mean(labels == truth)
     assert max(agreement, 1 - agreement) > 0.95
-    merged, shifts = separation.merge(waveforms, labels, times=None)
+    merged, shifts = separation.merge(waveforms, labels)
     np.testing.assert_array_equal(merged, labels)
     assert not shifts.any()
 
@@ -204,14 +204,14 @@ def test_one_unit_is_not_split(whitener: Whitener, seed: int) -> None:
 def test_halves_of_a_unit_are_merged(whitener: Whitener) -> None:
     waveforms = waveforms_of(TEMPLATES[0], 500, seed=3)
     labels = np.random.default_rng(0).integers(0, 3, 500)
-    merged, _ = separation_of(waveforms, whitener).merge(waveforms, labels, times=None)
+    merged, _ = separation_of(waveforms, whitener).merge(waveforms, labels)
     assert len(np.unique(merged)) == 1
 
 
 def test_unit_that_is_aligned_at_two_times_is_merged_and_moved(whitener: Whitener) -> None:
     late = waveforms_of(shift_matrix(NUM_SAMPLES, 5.0) @ TEMPLATES[0], 200, seed=4)
     waveforms = np.concatenate([waveforms_of(TEMPLATES[0], 400, seed=5), late])
-    merged, shifts = separation_of(waveforms, whitener).merge(waveforms, np.repeat([7, 3], [400, 200]), times=None)
+    merged, shifts = separation_of(waveforms, whitener).merge(waveforms, np.repeat([7, 3], [400, 200]))
     np.testing.assert_array_equal(merged, 7)
     # The waveform comes late in its window: its spike is later than was thought.
     np.testing.assert_allclose(shifts, np.repeat([0.0, 5.0], [400, 200]), atol=0.3)
