@@ -32,7 +32,7 @@ _MAX_SHIFT_MS = 1.0
 _ALIGNED = 2.0
 # Two Gaussians of one width are better than one by this log likelihood, a spike and altogether, and lie so far apart.
 _LOG_LIKELIHOOD, _PER_SPIKE, _LEAST_GAP = 8.0, 0.01, 2.2
-_LEAST_WEIGHT = 0.04
+_LEAST_WEIGHT, _NUM_STEPS = 0.04, 100
 _MIN_SPIKES_SPLIT = 30
 # Templates of a neuron that moves differ by less than this; it looks like one of them at a time.
 _DRIFT, _MOST_TOGETHER = 0.45, 0.35
@@ -101,7 +101,7 @@ class Separation:
         self.seed = seed
         num_samples = waveforms.shape[1]
         whitened = _thinned(waveforms, _SPIKES_PER_COVARIANCE).reshape(-1, len(root)) @ root
-        self._axes = np.linalg.eigh(np.cov(whitened, rowvar=False))[1][:, ::-1][:, :_DIMENSIONS].astype("float32")
+        self._axes = _principal_axes(whitened, _DIMENSIONS).astype("float32")
         self._root = root
         reach = _MAX_SHIFT_MS * sampling_frequency / 1000
         self._shifts = np.arange(-reach, reach + 0.1, 0.25)
@@ -245,7 +245,7 @@ class Separation:
         # Overlaps that were not resolved must not give the directions.
         energy = (centred**2).sum(axis=1)
         usual = centred[energy <= np.quantile(energy, 0.95)]
-        axes = np.linalg.eigh(np.cov(usual, rowvar=False))[1][:, ::-1][:, :_LOCAL_DIMENSIONS]
+        axes = _principal_axes(usual, _LOCAL_DIMENSIONS)
         reduced = centred @ axes
         radius = (reduced**2).sum(axis=1)
         fitted = _thinned(reduced[radius <= np.quantile(radius, 0.98)], _SPIKES_PER_FIT)
@@ -271,7 +271,7 @@ def are_two(points: np.ndarray, others: np.ndarray) -> bool:
     """
     difference = others.mean(axis=0) - points.mean(axis=0)
     residual = np.concatenate([points - points.mean(axis=0), others - others.mean(axis=0)])
-    axes = np.linalg.eigh(np.cov(residual, rowvar=False))[1][:, ::-1][:, : _LOCAL_DIMENSIONS - 1]
+    axes = _principal_axes(residual, _LOCAL_DIMENSIONS - 1)
     axes = np.linalg.qr(np.column_stack([difference, axes]))[0]
     residual, dim = residual @ axes, axes.shape[1]
     covariance = (residual.T @ residual + dim * np.eye(dim)) / (len(residual) + dim)
@@ -320,11 +320,12 @@ def is_bimodal(values: np.ndarray, *, first: np.ndarray) -> bool:
     least = min(_LEAST_WEIGHT, min(first.mean(), 1 - first.mean()) / 3)
     if least <= 0 or values.std() == 0:
         return False
-    for _ in range(100):
+    one = two = variance = log_likelihood = 0.0
+    for _ in range(_NUM_STEPS):
         weight = share.mean()
         if not least < weight < 1 - least:
             return False
-        one, two = np.average(values, weights=1 - share), np.average(values, weights=share)
+        one, two = float(np.average(values, weights=1 - share)), float(np.average(values, weights=share))
         variance = float(np.mean((1 - share) * (values - one) ** 2 + share * (values - two) ** 2))
         if variance <= 0:
             return True
@@ -332,11 +333,16 @@ def is_bimodal(values: np.ndarray, *, first: np.ndarray) -> bool:
         log_two = np.log(weight) - (values - two) ** 2 / (2 * variance)
         together = np.logaddexp(log_one, log_two)
         share = np.exp(log_two - together)
-    of_two = float(together.sum()) - 0.5 * len(values) * np.log(variance)
-    of_one = -0.5 * len(values) * (np.log(values.var()) + 1)
-    gain = of_two - of_one
+        log_likelihood = float(together.sum()) - 0.5 * len(values) * np.log(variance)
+    gain = log_likelihood + 0.5 * len(values) * (np.log(values.var()) + 1)
     gap = abs(two - one) / np.sqrt(variance)
     return bool(gap > _LEAST_GAP and gain > _LOG_LIKELIHOOD + _PER_SPIKE * len(values))
+
+
+def _principal_axes(points: np.ndarray, num_axes: int) -> np.ndarray:
+    """Orthonormal axes of the largest variances, [num_dimensions, num_axes]."""
+    _, axes = np.linalg.eigh(np.cov(points, rowvar=False))
+    return axes[:, ::-1][:, :num_axes]
 
 
 def _delayed(waveforms: np.ndarray, shift: float) -> np.ndarray:
