@@ -29,7 +29,7 @@ class Unit:
     channel_index : int
         Where that is.
     probability : float
-        Mean probability of its detections.
+        Mean probability of its spikes.
     """
 
     spikes: np.ndarray

@@ -107,7 +107,7 @@ class Separation:
         self._shifts = np.arange(-reach, reach + 0.1, 0.25)
         self._shift_matrices = np.stack([shift_matrix(num_samples, shift) for shift in self._shifts])
         origin = np.arange(num_samples) - self._shifts[:, None]
-        self._held = np.float32((origin >= 0) & (origin <= num_samples - 1))[:, :, None]
+        self._held = ((origin >= 0) & (origin <= num_samples - 1)).astype("float32")[:, :, None]
 
     def project(self, waveforms: np.ndarray) -> np.ndarray:
         """Whitened coordinates of waveforms, float32 [num_spikes, num_dimensions]."""

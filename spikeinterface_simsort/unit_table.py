@@ -34,7 +34,7 @@ class UnitRow:
     snr : float or None
         Largest deflection of the mean waveform, in units of noise.
     probability : float or None
-        Mean probability of its detections.
+        Mean probability of its spikes.
     violations : float
         Share of the intervals between successive spikes that are shorter than `REFRACTORY_MS`.
     """
