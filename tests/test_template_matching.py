@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter1d
-from spikeinterface.core import NumpyRecording
+from spikeinterface.core import BaseRecording, BaseSorting, NumpyRecording
 
+from spikeinterface_simsort import pipeline
 from spikeinterface_simsort.learning import choose_stretch, learn_templates
+from spikeinterface_simsort.params import SimSortParams
 from spikeinterface_simsort.resampling import SamplingGrid
 from spikeinterface_simsort.separation import Difference, Separation, is_bimodal, take_turns
 from spikeinterface_simsort.template_matching import TemplateMatcher, shift_matrix
@@ -329,3 +331,19 @@ def test_stretch_of_a_short_recording_is_all_of_it_at_the_networks_rate() -> Non
     stretch = choose_stretch(recording, peaks_of(np.array([300.0, 400_000.0])), grid=grid)
     assert len(stretch.traces) == pytest.approx(len(traces) * 2 / 3, abs=2)
     np.testing.assert_allclose(stretch.spikes, [200.0, 800_000 / 3], atol=1)
+
+
+def test_where_nothing_can_be_learned_clusters_stay(
+    trial: tuple[BaseRecording, BaseSorting], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording = trial[0].frame_slice(0, int(5 * trial[0].get_sampling_frequency()))
+    clusters = pipeline.sort(recording, params=SimSortParams(match_templates=False))
+    monkeypatch.setattr(pipeline, "learn_templates", lambda *_, **__: None)
+    sorting = pipeline.sort(recording)
+    assert len(sorting.unit_ids) > 0
+    np.testing.assert_array_equal(sorting.to_spike_vector(), clusters.to_spike_vector())
+
+
+def test_preset_of_the_paper_matches_no_templates() -> None:
+    assert SimSortParams(preset="paper").resolve().match_templates is False
+    assert SimSortParams(preset="paper", match_templates=True).resolve().match_templates is True
