@@ -94,8 +94,19 @@ class Family:
     num_full: int = 4
 
 
-def _as_stored(recording: BaseRecording, truth: BaseSorting) -> tuple[BaseRecording, BaseSorting]:
-    """Whole numbers in place of floating point, and a truth without what only a simulation knows."""
+def as_stored(recording: BaseRecording, truth: BaseSorting) -> tuple[BaseRecording, BaseSorting]:
+    """Whole numbers in place of floating point, and a truth without what only a simulation knows.
+
+    Parameters
+    ----------
+    recording, truth : BaseRecording, BaseSorting
+        As composed, see `make_trial`.
+
+    Returns
+    -------
+    recording, truth : BaseRecording, BaseSorting
+        int16, see `tetrode_recording`.
+    """
     rate = recording.get_sampling_frequency()
     trains = {int(unit): truth.get_unit_spike_train(unit) for unit in truth.unit_ids}
     traces, contacts = recording.get_traces(return_in_uV=True), recording.get_channel_locations()
@@ -104,7 +115,7 @@ def _as_stored(recording: BaseRecording, truth: BaseSorting) -> tuple[BaseRecord
 
 def _layer6(sources: Sources, seed: int) -> tuple[BaseRecording, BaseSorting]:
     neurons = load_bank(sources.need("bank"), include=("L6",))
-    return _as_stored(*make_trial(neurons, config=TrialConfig(duration_s=120.0), seed=6000 + seed))
+    return as_stored(*make_trial(neurons, config=TrialConfig(duration_s=120.0), seed=6000 + seed))
 
 
 def _hybrid(sources: Sources, seed: int, *, drifting: bool) -> tuple[BaseRecording, BaseSorting]:
@@ -116,7 +127,7 @@ def _waveclus(sources: Sources, seed: int, *, similarity: str) -> tuple[BaseReco
     neurons = load_bank(sources.need("bank"), include=("L6",))
     shapes = spike_shapes(neurons, recorded=sources.need("waveforms"))
     noise_level = NOISE_LEVELS[seed % len(NOISE_LEVELS)]
-    return _as_stored(*make_waveclus(shapes, similarity=similarity, noise_level=noise_level, seed=seed))
+    return as_stored(*make_waveclus(shapes, similarity=similarity, noise_level=noise_level, seed=seed))
 
 
 def _mearec(sources: Sources, seed: int) -> tuple[BaseRecording, BaseSorting]:

@@ -62,7 +62,9 @@ class Run:
     sorter_version: str = ""
 
 
-def add_run_arguments(parser: argparse.ArgumentParser, *, sorters: Iterable[str]) -> None:
+def add_run_arguments(
+    parser: argparse.ArgumentParser, *, sorters: Iterable[str], default: Sequence[str] | None = None
+) -> None:
     """Add what `run_all` is told on the command line: ``--sorters`` and ``--timeout``.
 
     Parameters
@@ -70,16 +72,19 @@ def add_run_arguments(parser: argparse.ArgumentParser, *, sorters: Iterable[str]
     parser : argparse.ArgumentParser
         To be changed.
     sorters : iterable of str
-        Those to choose from; default all of them.
+        Those to choose from.
+    default : sequence of str, optional
+        Those that are run unless told otherwise; all of them if not given.
     """
     names = list(sorters)
+    whose = "all" if default is None else f"of {' and '.join(default)} those"
     parser.add_argument(
         "--sorters",
         nargs="+",
         choices=names,
-        default=names,
+        default=names if default is None else list(default),
         metavar="SORTER",
-        help=f"of {', '.join(names)} (all that are installed)",
+        help=f"of {', '.join(names)} ({whose} that are installed)",
     )
     parser.add_argument("--timeout", type=float, default=TIMEOUT_S, help="of a run, in s (%(default)s)")
 
