@@ -31,7 +31,7 @@ _MAX_SHIFT_MS = 1.0
 # Where spikes of two units are aligned differently by more samples, only their templates are compared.
 _ALIGNED = 2.0
 # Two Gaussians of one width are better than one by this log likelihood, a spike and altogether, and lie so far apart.
-_LOG_LIKELIHOOD, _PER_SPIKE, _LEAST_GAP = 8.0, 0.01, 2.2
+_LOG_LIKELIHOOD, _PER_SPIKE, _LEAST_GAP = 25.0, 0.01, 2.2
 _LEAST_WEIGHT, _NUM_STEPS = 0.04, 100
 _MIN_SPIKES_SPLIT = 30
 # Templates of a neuron that moves differ by less than this; it looks like one of them at a time.
@@ -102,7 +102,7 @@ class Separation:
         num_samples = waveforms.shape[1]
         whitened = _thinned(waveforms, _SPIKES_PER_COVARIANCE).reshape(-1, len(root)) @ root
         self._axes = _principal_axes(whitened, _DIMENSIONS).astype("float32")
-        self._root = root
+        self._root, self._projection = root, root @ self._axes
         reach = _MAX_SHIFT_MS * sampling_frequency / 1000
         self._shifts = np.arange(-reach, reach + 0.1, 0.25)
         self._shift_matrices = np.stack([shift_matrix(num_samples, shift) for shift in self._shifts])
@@ -111,7 +111,7 @@ class Separation:
 
     def project(self, waveforms: np.ndarray) -> np.ndarray:
         """Whitened coordinates of waveforms, float32 [num_spikes, num_dimensions]."""
-        return self._whiten(waveforms) @ self._axes
+        return waveforms.reshape(len(waveforms), -1) @ self._projection
 
     def difference(self, waveforms: np.ndarray, others: np.ndarray) -> Difference:
         """Compare the mean waveform of a unit with another's, float32 [num_spikes, num_samples, num_channels] each."""

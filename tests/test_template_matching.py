@@ -347,3 +347,23 @@ def test_where_nothing_can_be_learned_clusters_stay(
 def test_preset_of_the_paper_matches_no_templates() -> None:
     assert SimSortParams(preset="paper").resolve().match_templates is False
     assert SimSortParams(preset="paper", match_templates=True).resolve().match_templates is True
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_unit_of_few_spikes_stays_one(seed: int) -> None:
+    # Templates of a few hundred spikes hold noise, by which spikes can be parted that are of one kind.
+    traces = noise(60.0, seed=30 + seed)
+    times = spaced_times(350, seed=seed, spacing=3000)
+    add_spikes(traces, times, TEMPLATES[0] * 0.7)
+    recording = NumpyRecording([traces], RATE)
+    grid = SamplingGrid.between(recording_frequency=RATE, model_frequency=RATE)
+    learned = learn_templates(
+        choose_stretch(recording, peaks_of(times), grid=grid),
+        np.arange(350) % 2,
+        num_before=NUM_BEFORE,
+        num_samples=NUM_SAMPLES,
+        sampling_frequency=RATE,
+        seed=0,
+    )
+    assert learned is not None
+    assert len(np.unique(learned.units[learned.units >= 0])) == 1
