@@ -268,14 +268,25 @@ def curve(table: pd.DataFrame, name: str) -> pd.DataFrame:
     pandas.DataFrame
         A row a sorter and value: ``sorter``, ``value``, ``x`` (its place on the axis), ``mean`` and ``sem`` over
         recordings of the mean accuracy over units, ``num`` recordings, ``num_lost`` of them to failures and time-outs,
-        which score 0. Increasing in ``x``; treatments have the order of `TREATMENTS`.
+        which score 0. Increasing in ``x``; treatments have the order of `TREATMENTS`. Of a run that was stopped, only
+        the seeds that have all values: points of one curve are of the same seeds.
     """
     condition = CONDITIONS[name]
-    part = table[table["condition"].isin([UNCHANGED, name])]
+    part = _part(table, name)
     means = family_table(part.assign(family=part[condition.quantity]), score=SCORE).reset_index()
     means = means.rename(columns={"family": "value"})
     means.insert(2, "x", _places(condition, means["value"]))
     return means.sort_values(["sorter", "x"], ignore_index=True)
+
+
+def _part(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Recordings of a condition, of the seeds that are there at each value.
+
+    In a run that was stopped some values have fewer seeds, and seeds differ by more than what is varied does.
+    """
+    part = table[table["condition"].isin([UNCHANGED, name])]
+    values = part.groupby("seed")[CONDITIONS[name].quantity].nunique()
+    return part[part["seed"].isin(values.index[values == values.max()])]
 
 
 def _places(condition: Condition, values: pd.Series) -> np.ndarray:
@@ -288,7 +299,7 @@ def draw(table: pd.DataFrame, path: Path) -> None:
     """Draw accuracy against each quantity: a panel a condition, a line a sorter, with standard errors.
 
     Small dots are recordings, marks that are not filled are means in which failed runs count 0. A grey line marks the
-    standard: its recordings are the same in all panels.
+    standard, whose recordings belong to all panels.
 
     Parameters
     ----------
@@ -325,7 +336,7 @@ def draw(table: pd.DataFrame, path: Path) -> None:
     grey: dict[str, Any] = {"color": "0.35", "linestyle": "none"}
     handles.append(Line2D([], [], marker="|", markersize=9, label="standard error", **grey))
     handles.append(Line2D([], [], marker=".", markersize=4, alpha=0.5, label="a recording", **grey))
-    handles.append(Line2D([], [], color=_STANDARD_COLOUR, linewidth=5.0, label="standard: the same in all panels"))
+    handles.append(Line2D([], [], color=_STANDARD_COLOUR, linewidth=5.0, label="standard"))
     if (ran["status"] != "ok").any():
         handles.append(Line2D([], [], marker="o", markerfacecolor="white", label="failed runs count 0", **grey))
     figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), frameon=False, fontsize=8)
@@ -335,10 +346,10 @@ def draw(table: pd.DataFrame, path: Path) -> None:
 def _draw_panel(axes: Axes, ran: pd.DataFrame, *, name: str, sorters: Sequence[str]) -> None:
     condition, means = CONDITIONS[name], curve(ran, name)
     is_treatment = condition.quantity == TREATMENT
-    for place in _places(condition, ran[ran["condition"] == UNCHANGED].head(1)[condition.quantity]):
+    recordings = _part(ran, name)
+    for place in _places(condition, recordings[recordings["condition"] == UNCHANGED].head(1)[condition.quantity]):
         axes.axvline(place, color=_STANDARD_COLOUR, linewidth=5.0, zorder=0)
     colours, markers = sorter_colours(sorters), sorter_markers(sorters)
-    recordings = ran[ran["condition"].isin([UNCHANGED, name])]
     for number, sorter in enumerate(sorters):
         # Between treatments there is nothing: no line joins their marks, which stand side by side.
         shift = 0.14 * (number - (len(sorters) - 1) / 2) if is_treatment else 0.0
@@ -369,7 +380,7 @@ def _draw_panel(axes: Axes, ran: pd.DataFrame, *, name: str, sorters: Sequence[s
         axes.set_xscale("log")
     ticks = means.drop_duplicates("x")
     if is_treatment:
-        labels = [textwrap.fill(value, width=12) for value in ticks["value"]]
+        labels = [textwrap.fill(value, width=10) for value in ticks["value"]]
         axes.tick_params(axis="x", labelsize=6.5)
         axes.set_xlim(-0.5, len(TREATMENTS) - 0.5)
     else:
@@ -377,6 +388,8 @@ def _draw_panel(axes: Axes, ran: pd.DataFrame, *, name: str, sorters: Sequence[s
     axes.set_xticks(ticks["x"], labels)
     axes.set_xticks([], minor=True)
     axes.set_xlabel(condition.label, fontsize=9)
+    num = recordings["seed"].nunique()
+    axes.set_title(f"{num} recording{'' if num == 1 else 's'} a point", fontsize=8, loc="left")
     axes.grid(axis="y", color="0.92", linewidth=0.8)
     axes.set_axisbelow(True)
 

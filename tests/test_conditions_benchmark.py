@@ -139,6 +139,13 @@ def test_curve(table: pd.DataFrame) -> None:
     assert conditions.curve(table, "sampling")["x"].tolist() == [30.0, 30.0]
 
 
+def test_points_of_a_curve_are_of_the_same_seeds(table: pd.DataFrame) -> None:
+    last = (table["condition"] == "units") & (table["seed"] == FIRST_SEED + 1)
+    stopped = table[~last]
+    assert conditions.curve(stopped, "units")["num"].tolist() == [1] * 4
+    assert conditions.curve(stopped, "treatment")["num"].tolist() == [2] * 10
+
+
 def test_a_stopped_run_goes_on(
     wanted: list[Variant], table: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
