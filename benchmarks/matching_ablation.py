@@ -1,7 +1,8 @@
 """What template matching is worth: clusters, SpikeInterface's matching, and ours step by step, each measured alone.
 
-SpikeInterface's methods begin with the same clusters as ours. Each gets the traces and the templates that it gets in
-SpikeInterface's own sorters.
+SpikeInterface's methods begin with the same clusters as ours. Each gets traces that are filtered and whitened, and mean
+templates that are cleaned, as in the sorter of SpikeInterface that uses it; what such a sorter merges afterwards is
+left out.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ ENGINES = {
     # No sorter uses it: it gets what the peeler gets, which begins in the same way.
     "nearest": _TRIDESCLOUS2,
     "tdc-peeler": _TRIDESCLOUS2,
-    # Of Spyking Circus 2.
+    # Of Spyking Circus 2, which takes medians for templates.
     "circus-omp": Engine(freq_max=7000.0, ms_before=0.5, ms_after=1.5, sparsify_threshold=1.0, min_snr=5.0),
     # Of Lupin.
     "wobble": Engine(freq_max=7000.0, ms_before=1.0, ms_after=2.5, sparsify_threshold=1.0, min_snr=4.0),
@@ -124,6 +125,7 @@ def match_with(recording: BaseRecording, sorting: BaseSorting, *, method: str) -
     noise = get_noise_levels(
         whitened, return_in_uV=False, random_slices_kwargs={"seed": _PARAMS.seed}, progress_bar=False
     )
+    # The sorters drop templates off their trough: these were moved to it.
     templates = clean_templates(
         mean_templates(whitened, sorting, ms_before=engine.ms_before, ms_after=engine.ms_after),
         noise_levels=noise,
