@@ -165,11 +165,8 @@ def has_valley(points: np.ndarray, others: np.ndarray) -> bool:
     bool
     """
     difference = others.mean(axis=0) - points.mean(axis=0)
-    residual = np.concatenate([points - points.mean(axis=0), others - others.mean(axis=0)])
-    dim = points.shape[1]
-    covariance = (residual.T @ residual + dim * np.eye(dim)) / (len(residual) + dim)
-    axis = np.linalg.solve(covariance, difference)
-    length = np.sqrt(axis @ covariance @ axis)
+    axis = discriminant_axis(points, others)
+    length = np.sqrt(axis @ difference)
     if length == 0:
         return False
     # In standard deviations along the axis; the two means lie at 0 and at `gap`.
@@ -184,6 +181,26 @@ def has_valley(points: np.ndarray, others: np.ndarray) -> bool:
     left, right = density[centres < middle], density[centres >= middle]
     between = density[(centres >= centres[left.argmax()]) & (centres <= centres[len(left) + right.argmax()])]
     return bool(between.min() < _VALLEY * min(left.max(), right.max()))
+
+
+def discriminant_axis(points: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Direction that separates two clusters best, by Fisher's linear discriminant.
+
+    Parameters
+    ----------
+    points, others : np.ndarray, float [num_spikes, num_axes]
+        Members of either.
+
+    Returns
+    -------
+    np.ndarray, float [num_axes]
+        The variance of a cluster along it is its product with the difference of the means.
+    """
+    difference = others.mean(axis=0) - points.mean(axis=0)
+    residual = np.concatenate([points - points.mean(axis=0), others - others.mean(axis=0)])
+    dim = points.shape[1]
+    covariance = (residual.T @ residual + dim * np.eye(dim)) / (len(residual) + dim)
+    return np.linalg.solve(covariance, difference)
 
 
 def _umap_meanshift(embedding: np.ndarray, *, chosen: np.ndarray, params: SimSortParams) -> np.ndarray:

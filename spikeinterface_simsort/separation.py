@@ -13,6 +13,7 @@ import numpy as np
 from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
 
+from spikeinterface_simsort.clustering import discriminant_axis
 from spikeinterface_simsort.template_matching import shift_matrix
 
 # Principal directions of all waveforms in which units are compared, and of two units in which they are parted.
@@ -273,10 +274,8 @@ def are_two(points: np.ndarray, others: np.ndarray) -> bool:
     residual = np.concatenate([points - points.mean(axis=0), others - others.mean(axis=0)])
     axes = _principal_axes(residual, _LOCAL_DIMENSIONS - 1)
     axes = np.linalg.qr(np.column_stack([difference, axes]))[0]
-    residual, dim = residual @ axes, axes.shape[1]
-    covariance = (residual.T @ residual + dim * np.eye(dim)) / (len(residual) + dim)
-    axis = axes @ np.linalg.solve(covariance, axes.T @ difference)
-    along = np.concatenate([points, others]) @ axis
+    points, others = points @ axes, others @ axes
+    along = np.concatenate([points, others]) @ discriminant_axis(points, others)
     return is_bimodal(along, first=np.arange(len(along)) < len(points))
 
 
