@@ -45,7 +45,14 @@ def threshold_peaks(recording: BaseRecording, *, num_mads: float) -> np.ndarray:
     peaks = detect_peaks(
         spike_band(recording),
         method="locally_exclusive",
-        method_kwargs={"peak_sign": "neg", "detect_threshold": num_mads, "exclude_sweep_ms": 0.4, "radius_um": 100.0},
+        method_kwargs={
+            "peak_sign": "neg",
+            "detect_threshold": num_mads,
+            "exclude_sweep_ms": 0.4,
+            "radius_um": 100.0,
+            # Of the stretches that the noise is measured in.
+            "random_slices_kwargs": {"seed": 0},
+        },
         job_kwargs={"progress_bar": False},
     )
     return peaks["sample_index"]

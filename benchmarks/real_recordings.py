@@ -145,7 +145,8 @@ def unit_quality(recording: BaseRecording, sorting: BaseSorting) -> pd.DataFrame
     if not len(sorting.unit_ids):
         return pd.DataFrame({"unit": np.empty(0, dtype=str), **{metric: np.empty(0) for metric in METRICS}})
     inside = remove_excess_spikes(sorting, recording)
-    analyzer = create_sorting_analyzer(inside, spike_band(recording), sparse=False)
+    # The seed is of the spikes that a unit's main channel is found from.
+    analyzer = create_sorting_analyzer(inside, spike_band(recording), sparse=False, seed=0)
     with warnings.catch_warnings():
         # Of means of no spikes, and of bins that no recording fills.
         warnings.simplefilter("ignore")

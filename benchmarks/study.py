@@ -60,7 +60,7 @@ def make_study(datasets: Iterable[Dataset], *, sorters: Sequence[str], folder: P
             raise ValueError(f"{dataset.family}/{dataset.name} is named twice.")
         # Made here: SpikeInterface 0.105 makes one only where the truth tells the places of its units.
         analyzers[name] = create_sorting_analyzer(
-            si.load(dataset.folder / "sorting"), si.load(dataset.folder / "recording"), sparse=False
+            si.load(dataset.folder / "sorting"), si.load(dataset.folder / "recording"), sparse=False, seed=0
         )
         analyzers[name].compute(
             {"random_spikes": {"seed": 0}, "templates": {}, "noise_levels": {"random_slices_kwargs": {"seed": 0}}},

@@ -93,6 +93,13 @@ def test_noise_has_no_snr(trial: Trial) -> None:
     assert unit["snr"][0] < 1.0 and unit["rp_contamination"][0] > 0.5 and not is_well_isolated(unit).any()
 
 
+def test_measures_are_the_same_each_time(trial: Trial) -> None:
+    # So many units of nothing that some draw would find another main channel for one of them.
+    frames = np.random.default_rng(0).integers(100, trial[0].get_num_samples() - 100, size=(10, 300))
+    noise = sorting_like(trial, dict(enumerate(np.sort(frames))))
+    pd.testing.assert_frame_equal(unit_quality(trial[0], noise), unit_quality(trial[0], noise), check_exact=True)
+
+
 def test_isolation_needs_snr_and_spikes() -> None:
     units = pd.DataFrame(
         {
