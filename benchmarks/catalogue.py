@@ -241,8 +241,15 @@ def save_dataset(
     Returns
     -------
     Dataset
+
+    Raises
+    ------
+    FileExistsError
+        There is one of this name, all of it. What is incomplete, as a copy that was stopped, is replaced.
     """
     target = folder / family / name
+    if find_dataset(folder, family=family, name=name):
+        raise FileExistsError(f"{target} is there: remove it to have it made anew.")
     partial = target.with_name(f"{name}.partial-{uuid.uuid4().hex[:8]}")
     partial.mkdir(parents=True)
     try:
@@ -266,6 +273,8 @@ def save_dataset(
         }
         text = json.dumps({**known, **(description or {})}, indent=1)
         (partial / DESCRIPTION_FILE).write_text(text + "\n", encoding="utf8")
+        if not (target / DESCRIPTION_FILE).exists():
+            shutil.rmtree(target, ignore_errors=True)
         partial.rename(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -17,6 +17,7 @@ from spikeinterface.core import BaseRecording, BaseSorting, NumpySorting
 
 from benchmarks import runs, tables
 from benchmarks.catalogue import Dataset, Sources, find_dataset, prepare, save_dataset, unit_snr
+from benchmarks.layer6 import threshold_peaks
 from benchmarks.oracles import identify, match
 from benchmarks.peers import MOUNTAINSORT4_PYTHON, ORACLES, PEERS, checked_params, missing
 from benchmarks.recordings import sorting_of, tetrode_recording
@@ -119,6 +120,16 @@ def test_half_written_dataset_is_none(dataset: Dataset, tmp_path: Path) -> None:
         save_dataset(tmp_path, family="composed", name="4", recording=recording, truth=truth, description=unwritable)
     assert [path.name for path in (tmp_path / "composed").iterdir()] == ["3"]
 
+    # It is replaced, and what is whole is not.
+    made = save_dataset(tmp_path, **whole, recording=recording, truth=truth)
+    assert find_dataset(tmp_path, **whole) == made
+    np.testing.assert_array_equal(si.load(made.folder / "recording").get_traces(), recording.get_traces())
+    before = {path: path.stat().st_mtime_ns for path in made.folder.rglob("*")}
+    with pytest.raises(FileExistsError, match="made anew"):
+        save_dataset(tmp_path, **whole, recording=recording, truth=sorting_of({}, rate=30000.0))
+    assert {path: path.stat().st_mtime_ns for path in made.folder.rglob("*")} == before
+    assert [path.name for path in (tmp_path / "composed").iterdir()] == ["3"]
+
 
 def test_dataset_without_truth(trial: tuple[BaseRecording, BaseSorting], tmp_path: Path) -> None:
     nothing = sorting_of({}, rate=trial[0].get_sampling_frequency())
@@ -158,6 +169,12 @@ def test_snr_of_known_noise() -> None:
     (snr,) = unit_snr(recording, sorting_of({0: frames}, rate=30000.0))
     # The filter takes the slow part of the shape, so less than 200 uV is left.
     assert 0.5 * 200 / band_noise < snr < 200 / band_noise
+
+
+def test_threshold_is_the_same_each_time(trial: tuple[BaseRecording, BaseSorting]) -> None:
+    first, second = (threshold_peaks(trial[0], num_mads=3) for _ in range(2))
+    assert len(first) > len(threshold_peaks(trial[0], num_mads=5)) > 0
+    np.testing.assert_array_equal(first, second)
 
 
 def test_spike_file_keeps_ids_and_empty_units(tmp_path: Path) -> None:
