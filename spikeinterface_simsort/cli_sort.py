@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import csv
 import logging
-import re
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,10 @@ from spikeinterface_simsort.cli_common import (
 )
 from spikeinterface_simsort.cli_parameters import add_parameter_options, parse_parameters
 from spikeinterface_simsort.cli_recording import add_recording_options, check_recording_options, read_recording
+from spikeinterface_simsort.failures import explain_failure
+from spikeinterface_simsort.group_runs import GroupsFailedError, sort_by_group
+from spikeinterface_simsort.groups import split_groups
+from spikeinterface_simsort.run_folders import GROUPS_FOLDER, SORTED_CONTENTS, is_run_folder
 from spikeinterface_simsort.unit_table import REFRACTORY_MS, describe_units
 from spikeinterface_simsort.weights import resolve_weights
 
@@ -30,7 +34,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SORTED_CONTENTS = ("sorter", "sorting", "units.csv", "units.png")
 # The field of a row, how it is called in the table on the screen, and how it is shown there.
 _COLUMNS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("unit_id", "unit", str),
@@ -42,9 +45,6 @@ _COLUMNS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("probability", "probability", "{:.2f}".format),
     ("violations", f"ISI < {REFRACTORY_MS:g} ms", "{:.2%}".format),
 )
-# The sorter's message without what SpikeInterface tells around it; of these errors, the message says all.
-_EXPECTED_ERRORS = ("ParameterError", "RecordingError", "WeightsError")
-_TRACE_END = re.compile(r"^([A-Za-z_][\w.]*)(?:: (.*))?$")
 
 _DESCRIPTION = """\
 Sort a recording.
@@ -56,12 +56,20 @@ DIR will hold
   sorter/     SpikeInterface's own folder: parameters, log
 
 It appears when all is done: a run that fails leaves nothing behind.
+
+A recording with several groups (tetrodes) is sorted group by group, --n-jobs at a time. DIR then holds, from the start
+and instead of sorter/,
+  groups/     SpikeInterface's folder of each group that is done, an error text for each that failed
+  run.json    which recording and parameters
+and the rest when all groups have been tried. A run that was stopped, or of which a group failed, goes on when the same
+command is given again: what is done is kept.
 """
 _EPILOG = """\
 examples:
   simsort sort recording_folder --output sorted
   simsort sort session.raw --sampling-frequency 30000 --num-channels 4 --dtype int16 --gain-uv 0.195 --output sorted
   simsort sort session_folder --format openephys --stream-id 0 --group-size 4 --n-jobs 4 --output sorted
+      four tetrodes at a time; again, to go on after an interruption
   simsort sort recording_folder --set detect_threshold=0.6 --set min_spikes=50 --output sorted --overwrite
 """
 
@@ -82,7 +90,11 @@ def add_sort_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentPars
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--output", metavar="DIR", type=Path, required=True, help="folder to be made")
-    parser.add_argument("--overwrite", action="store_true", help="replace DIR, once the new output is complete")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace DIR, once the new output is complete; start over, with several groups",
+    )
     add_logging_options(parser)
     add_recording_options(parser)
     add_parameter_options(parser)
@@ -92,16 +104,48 @@ def add_sort_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentPars
 def _sort(args: argparse.Namespace) -> int:
     output = args.output.expanduser().resolve()
     check_recording_options(args)
-    check_output(output, overwrite=args.overwrite, contents=SORTED_CONTENTS)
+    # With several groups, which only the recording tells, a run that was stopped goes on.
+    check_output(output, overwrite=args.overwrite or is_run_folder(output), contents=SORTED_CONTENTS)
     params = parse_parameters(args)
     resolve_weights(params.get("weights", "bundled"))
     recording = read_recording(args)
+    if len(split_groups(recording)) > 1:
+        return _sort_groups(recording, output=output, params=params, args=args)
     with staged_folder(output, overwrite=args.overwrite, contents=SORTED_CONTENTS) as folder:
         sorting = sort_into(recording, folder=folder, params=params)
         rows = write_report(
             recording, sorting, folder=folder, title=args.path.resolve().name, job_kwargs=params["job_kwargs"]
         )
     sys.stdout.write(summarise(rows, folder=output))
+    return 0
+
+
+def _sort_groups(recording: BaseRecording, *, output: Path, params: dict[str, Any], args: argparse.Namespace) -> int:
+    """Sort a recording of several groups, and report also where some of them failed."""
+    job_kwargs = dict(params["job_kwargs"])
+    n_jobs = job_kwargs.pop("n_jobs", 1)
+    failed = None
+    try:
+        sorting = sort_by_group(
+            recording, output, n_jobs=n_jobs, overwrite=args.overwrite, **{**params, "job_kwargs": job_kwargs}
+        )
+    except GroupsFailedError as error:
+        if error.sorting is None:
+            raise CommandError(str(error)) from error
+        sorting, failed = error.sorting, error
+    with tempfile.TemporaryDirectory(dir=output / GROUPS_FOLDER, prefix=".report-") as unfinished:
+        rows = write_report(
+            recording,
+            sorting,
+            folder=Path(unfinished),
+            title=args.path.resolve().name,
+            job_kwargs=params["job_kwargs"],
+        )
+        for path in sorted(Path(unfinished).iterdir()):
+            path.replace(output / path.name)
+    sys.stdout.write(summarise(rows, folder=output))
+    if failed is not None:
+        raise CommandError(str(failed)) from failed
     return 0
 
 
@@ -139,11 +183,10 @@ def sort_into(
     try:
         sorting: Any = run_sorter("simsort", recording, folder=str(folder / "sorter"), **params)
     except SpikeSortingError as error:
-        name, message = read_trace(str(error))
-        if name not in _EXPECTED_ERRORS:
-            # Nobody foresaw it, and the folder with the sorter's log goes.
+        message, expected = explain_failure(error)
+        if not expected:
+            # The folder with the sorter's log goes.
             logger.error("%s", error)
-            message = f"{name}: {message}"
         raise CommandError(f"The sorter failed. {message}") from error
     if moves_along:
         recording.dump(folder / "sorter" / "spikeinterface_recording.json", relative_to=folder / "sorter")
@@ -210,28 +253,3 @@ def summarise(rows: Sequence[UnitRow], *, folder: Path) -> str:
     ]
     table = format_table([name for _, name, _ in _COLUMNS], cells) if rows else "No units were found.\n"
     return f"{table}\n{folder / 'units.png'}\n"
-
-
-def read_trace(text: str) -> tuple[str, str]:
-    """Find the error's name and message in what SpikeInterface tells of a failed run.
-
-    Parameters
-    ----------
-    text : str
-        Message of a SpikeSortingError, which quotes the traceback.
-
-    Returns
-    -------
-    name : str
-        Of the error's class, without its module.
-    message : str
-        In one line.
-    """
-    trace = text.partition("Spike sorting error trace:\n")[2].rpartition("Spike sorting failed.")[0] or text
-    lines = trace.strip().splitlines()
-    for index in reversed(range(len(lines))):
-        end = _TRACE_END.match(lines[index])
-        if end:
-            message = " ".join([end[2] or "", *lines[index + 1 :]])
-            return end[1].rpartition(".")[2], " ".join(message.split())
-    return "SpikeSortingError", " ".join(lines)

@@ -18,14 +18,14 @@ def replacing(folder: Path, *, staging: Path) -> Iterator[Path]:
     folder : Path
         What is there in the end; an old one stays as it was when filling the new one fails.
     staging : Path
-        Made here, next to `folder`; gone afterwards.
+        Made here, on the same file system as `folder`; gone afterwards. An old folder goes next to it.
 
     Yields
     ------
     Path
         `staging`.
     """
-    retired = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}-old")
+    retired = staging.with_name(f".{folder.name}-{uuid.uuid4().hex}-old")
     staging.mkdir(parents=True)
     try:
         yield staging

@@ -24,7 +24,7 @@ from spikeinterface_simsort import cli_demo, cli_recording, cli_simulate, cli_so
 from spikeinterface_simsort.cli import main
 from spikeinterface_simsort.cli_common import CommandError, format_table, staged_folder
 from spikeinterface_simsort.cli_parameters import parse_settings
-from spikeinterface_simsort.cli_sort import read_trace
+from spikeinterface_simsort.failures import explain_failure, read_trace
 from spikeinterface_simsort.params import ParameterError, SimSortParams
 from spikeinterface_simsort.preprocessing import RecordingError
 from spikeinterface_simsort.simulation import trials
@@ -448,11 +448,11 @@ def test_groups_of_channels(tmp_path: Path, sorted_recordings: list[BaseRecordin
     np.zeros((20000, 8), dtype="int16").tofile(tmp_path / "session.raw")
     options = "--sampling-frequency 10000 --num-channels 8 --dtype int16 --group-size 4"
     assert main(["sort", str(tmp_path / "session.raw"), "--output", str(tmp_path / "out"), *options.split()]) == 0
-    (recording,) = sorted_recordings
-    assert recording.get_property("group").tolist() == [0] * 4 + [1] * 4
-    places = recording.get_channel_locations()
+    first, second = sorted_recordings
+    assert (first.get_property("group").tolist(), second.get_property("group").tolist()) == ([0] * 4, [1] * 4)
+    places = np.concatenate([first.get_channel_locations(), second.get_channel_locations()])
     assert np.linalg.norm(places[0] - places[2]) < 50 < np.linalg.norm(places[0] - places[4])
-    assert [row[1] for row in read_csv(tmp_path / "out" / "units.csv")[1:]] == ["0", "1"]
+    assert [row[1] for row in read_csv(tmp_path / "out" / "units.csv")[1:]] == ["0", "0", "1", "1"]
 
 
 def test_zarr_and_json(
@@ -746,3 +746,6 @@ def test_trace_of_a_failed_run() -> None:
         "AssertionError",
         "",
     )
+    # What was raised by SpikeInterface itself, or beneath it, needs no trace.
+    assert explain_failure(PermissionError(13, "Permission denied")) == ("[Errno 13] Permission denied", True)
+    assert explain_failure(KeyError("oops")) == ("KeyError: 'oops'", False)
