@@ -337,14 +337,14 @@ def all_features(spikes: DenseSpikes, *, weights: Weights, seed: int, umap: bool
     Returns
     -------
     dict
-        ``embedding``; ``pca3``, ``pca5`` and ``pca8`` of all channels; ``pca5_four_channels`` of those that are
-        embedded; with `umap`, ``umap`` and ``embedding_umap``. Each [num_spikes, num_features].
+        ``embedding``; ``pca3``, ``pca5`` and ``pca8`` of all channels; ``pca3_four_channels`` and so on of those that
+        are embedded; with `umap`, ``umap`` and ``embedding_umap``. Each [num_spikes, num_features].
     """
     flat = spikes.waveforms.reshape(len(spikes.waveforms), -1)
     four = as_tetrode(spikes).waveforms.reshape(len(flat), -1)
     features = {"embedding": embed(spikes, weights=weights)}
-    features |= {f"pca{dim}": PCA(dim, random_state=seed).fit_transform(flat) for dim in PCA_DIMENSIONS}
-    features["pca5_four_channels"] = PCA(5, random_state=seed).fit_transform(four)
+    for suffix, points in (("", flat), ("_four_channels", four)):
+        features |= {f"pca{dim}{suffix}": PCA(dim, random_state=seed).fit_transform(points) for dim in PCA_DIMENSIONS}
     if umap:
         # It takes seconds to import.
         from benchmarks.embedder import reduce_to_plane

@@ -175,9 +175,13 @@ def test_four_channels_around_the_main_one() -> None:
 def test_features() -> None:
     spikes = units_of()
     features = all_features(spikes, weights=load_weights(), seed=0)
-    assert list(features) == ["embedding", "pca3", "pca5", "pca8", "pca5_four_channels"]
+    assert list(features) == [
+        "embedding",
+        *(f"pca{dim}{suffix}" for suffix in ("", "_four_channels") for dim in (3, 5, 8)),
+    ]
     assert all(len(feature) == len(spikes.labels) for feature in features.values())
-    assert [features[f"pca{dim}"].shape[1] for dim in (3, 5, 8)] == [3, 5, 8]
+    sizes = [features[name].shape[1] for name in list(features)[1:]]
+    assert sizes == [3, 5, 8, 3, 5, 8]
     assert all(score(feature, spikes.labels) > 0.95 for feature in features.values())
 
 
@@ -192,10 +196,10 @@ def test_embedding_does_not_depend_on_the_unit_of_waveforms() -> None:
 
 def test_table_and_summary(built: DenseSpikes) -> None:
     table = run(built, weights=load_weights(), num_seeds=2, num_units=3, spikes_per_unit=20)
-    assert list(table.columns) == ["seed", "method", "ari"] and len(table) == 10
+    assert list(table.columns) == ["seed", "method", "ari"] and len(table) == 14
     assert table["ari"].between(-0.5, 1.0).all()
     lines = summary(table).splitlines()
-    assert len(lines) == 7 and lines[2].startswith("| embedding | ") and lines[2].endswith("| 0.000 ± 0.000 |")
+    assert len(lines) == 9 and lines[2].startswith("| embedding | ") and lines[2].endswith("| 0.000 ± 0.000 |")
 
 
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
