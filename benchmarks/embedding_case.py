@@ -30,7 +30,8 @@ logger = logging.getLogger(__name__)
 
 # Of the waveforms, as many as are compared with the embedding elsewhere (`benchmarks.layer6`).
 PCA_DIMENSIONS = 8
-_COLOURS = ("#D55E00", *PALETTE)
+# As many as a hybrid recording has units at most.
+_COLOURS = ("#D55E00", *PALETTE, "#332288", "#999933", "#661100", "#AA4499", "#117733", "#6699CC")
 _MARKERS = ("o", "^", "s")
 
 
@@ -129,7 +130,11 @@ def make_case(
     plane = PCA(2, random_state=0)
     planes = {
         "embedding": _plane(
-            "embedding", plane.fit_transform(embedding), labels, kind=plane, before=("informative axes", of_embedding)
+            "PCA of the embedding",
+            plane.fit_transform(embedding),
+            labels,
+            kind=plane,
+            before=("informative axes", of_embedding),
         ),
         "pca": _plane("PCA of waveforms", scores[:, :2], labels, kind=components, before=(pca_text, of_scores)),
     }
@@ -201,7 +206,7 @@ def draw(case: Case, path: Path, *, title: str = "", seed: int = 0) -> None:
         axes.set_xlabel("time (ms)", fontsize=9)
         open_frame(axes)
     panels[0].set_ylabel("mean waveform (noise levels)", fontsize=9)
-    save_figure(figure, path, dpi=150)
+    save_figure(figure, path, dpi=100)
 
 
 def _draw_plane(axes: Axes, plane: Plane, *, case: Case, colours: list[str], rng: np.random.Generator) -> None:

@@ -82,7 +82,7 @@ def test_figure_of_many_units(case: Case, num_planes: int, tmp_path: Path) -> No
 def test_main_draws(trial_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(trial_folder), "--figure", str(tmp_path / "case.png")]) == 0
     assert (tmp_path / "case.png").stat().st_size > 20_000
-    assert "| embedding |" in capsys.readouterr().out
+    assert "| PCA of the embedding |" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         main([str(tmp_path), "--figure", str(tmp_path / "none.png")])
 
