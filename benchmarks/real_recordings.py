@@ -383,6 +383,9 @@ def draw(units: pd.DataFrame, *, sorters: Sequence[str], title: str) -> Figure:
         axis.tick_params(labelsize=8)
     for axis in axes.flat[len(sorters) :]:
         axis.set_visible(False)
+    # The last of a column may stand above an empty place.
+    for axis in list(axes.flat)[max(len(sorters) - num_columns, 0) : len(sorters)]:
+        axis.tick_params(labelbottom=True)
     axes[0, 0].set(xlim=(0.0, 1.1 * highest), ylim=limits)
     figure.supxlabel("SNR", fontsize=9)
     figure.supylabel(f"contamination, from intervals under {REFRACTORY_MS:g} ms", fontsize=9)

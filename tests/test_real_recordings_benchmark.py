@@ -189,6 +189,13 @@ def test_summary_has_a_row_for_each_run(dataset: Dataset, trial: Trial, true_uni
     assert titles[0] == f"simsort: {isolated} of {len(trains)} well isolated" and titles[2] == "lupin: no units"
 
 
+def test_lowest_panels_have_numbers(true_units: pd.DataFrame) -> None:
+    units = true_units.assign(sorter="simsort", num_finders=1, well_isolated=True)
+    figure = draw(units, sorters=["simsort", "lupin", "simple", "kilosort4", "mountainsort5"], title="a")
+    shown = [axis.xaxis.get_tick_params()["labelbottom"] for axis in figure.axes[:5]]
+    assert shown == [False, True, True, True, True]
+
+
 def test_nobody_found_anything(dataset: Dataset, trial: Trial, tmp_path: Path) -> None:
     runs = [keep_run(dataset, "lupin", sorting_like(trial, {}), folder=tmp_path / "runs")]
     units = measure_runs([dataset], runs, folder=tmp_path / "runs")
