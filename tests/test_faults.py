@@ -1,0 +1,61 @@
+"""Faults of the machine: killed at any step, disk full, output read-only, and nothing that leaks."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from spikeinterface.core import NumpyRecording
+
+SCRIPT = Path(__file__).with_name("fault_injection.py")
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tetrode, and two of them, for 1.2 s."""
+    folder = tmp_path_factory.mktemp("recordings")
+    traces = np.random.default_rng(0).normal(size=(12000, 8)).astype("float32")
+    several = NumpyRecording([traces], 10000.0)
+    several.set_property("group", [0] * 4 + [1] * 4)
+    several.save(folder=folder / "several", verbose=False)
+    NumpyRecording([traces[:, :4]], 10000.0).save(folder=folder / "single", verbose=False)
+    return folder
+
+
+def inject(recordings: Path, scratch: Path, *arguments: str) -> dict[str, Any]:
+    command = [sys.executable, str(SCRIPT), str(recordings), str(scratch), *arguments]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=3600)
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize(("scenario", "first"), [("single", "14"), ("groups_overwrite", "20")])
+def test_faults(recordings: Path, tmp_path: Path, scenario: str, first: str) -> None:
+    told = inject(recordings, tmp_path / "scratch", "--scenario", scenario, "--first", first, "--every", "33")
+    assert told["complaints"] == {}
+    assert told["num_steps"] > int(first)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scenario", ["single", "overwrite", "groups", "groups_overwrite"])
+def test_faults_at_every_step(recordings: Path, tmp_path: Path, scenario: str) -> None:
+    told = inject(recordings, tmp_path / "scratch", "--scenario", scenario)
+    assert told["complaints"] == {}
+    assert told["num_steps"] > 25
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scenario", ["single", "groups"])
+def test_killed_in_the_method(trial: Any, tmp_path: Path, scenario: str) -> None:
+    traces = trial[0].get_traces()
+    several = NumpyRecording([np.concatenate([traces, traces], axis=1)], 30000.0)
+    several.set_property("group", [0] * 4 + [1] * 4)
+    several.save(folder=tmp_path / "several", verbose=False)
+    trial[0].save(folder=tmp_path / "single", verbose=False)
+    told = inject(tmp_path, tmp_path / "scratch", "--scenario", scenario, "--method")
+    assert told["complaints"] == {}
