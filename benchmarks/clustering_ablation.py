@@ -29,6 +29,7 @@ from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
 
 from benchmarks.layer6 import true_embeddings
+from benchmarks.parts import find_recordings, parts_folder, score_recordings
 from spikeinterface_simsort import clustering as own_clustering
 from spikeinterface_simsort.params import SimSortParams
 from spikeinterface_simsort.weights import Weights, load_weights
@@ -328,32 +329,6 @@ def _scores(found: np.ndarray | None, labels: np.ndarray) -> dict[str, Any]:
     return {"ari": float(adjusted_rand_score(labels, found)), "num_clusters": len(np.unique(found[found >= 0]))}
 
 
-def find_recordings(folder: Path, *, num_recordings: int | None = None) -> list[tuple[str, str, Path]]:
-    """Recordings with their ground truth, by family.
-
-    Parameters
-    ----------
-    folder : Path
-        With ``FAMILY/SEED/recording`` and ``FAMILY/SEED/sorting``, as SpikeInterface saves them.
-    num_recordings : int, optional
-        Of each family only the first so many. Default: all.
-
-    Returns
-    -------
-    list of (str, str, Path)
-        Family, name of the recording, and the folder of both; numbers in their order.
-    """
-    found: dict[str, list[Path]] = {}
-    for path in folder.glob("*/*"):
-        if (path / "recording").exists() and (path / "sorting").exists():
-            found.setdefault(path.parent.name, []).append(path)
-    chosen = []
-    for family, paths in sorted(found.items()):
-        paths.sort(key=lambda path: (len(path.name) if path.name.isdigit() else 0, path.name))
-        chosen += [(family, path.name, path) for path in paths[:num_recordings]]
-    return chosen
-
-
 def run(
     folder: Path,
     *,
@@ -374,14 +349,13 @@ def run(
     Parameters
     ----------
     folder : Path
-        See `find_recordings`.
+        See `benchmarks.parts.find_recordings`.
     weights : Weights
         With the embedder.
     parts : Path, optional
-        Folder that keeps a CSV file of each finished recording, ``FAMILY/SEED.csv``. To have one done again, as after a
-        failure, remove its file. Default: nothing is kept.
+        See `benchmarks.parts.score_recordings`.
     num_recordings : int, optional
-        See `find_recordings`.
+        See `benchmarks.parts.find_recordings`.
     seed, max_spikes, dim, bandwidth_quantile, reductions, clusterings
         See `ablate`.
 
@@ -395,9 +369,6 @@ def run(
     ValueError
         There is no recording, none has two units, or what `parts` holds was made with other settings.
     """
-    recordings = find_recordings(folder, num_recordings=num_recordings)
-    if not recordings:
-        raise ValueError(f"{folder} holds no recordings FAMILY/SEED/recording with FAMILY/SEED/sorting.")
     options: dict[str, Any] = {
         "seed": seed,
         "max_spikes": max_spikes,
@@ -405,35 +376,25 @@ def run(
         "bandwidth_quantile": bandwidth_quantile,
     }
     options |= {"reductions": list(reductions), "clusterings": list(clusterings)}
+    recordings = {}
+    for (family, name), path in find_recordings(folder, num_recordings=num_recordings).items():
+        if len(si.load(path / "sorting").get_non_empty_unit_ids()) < 2:
+            logger.warning("%s/%s has fewer than two units: there is nothing to tell apart", family, name)
+        else:
+            recordings[family, name] = path
+    if not recordings:
+        raise ValueError(f"No recording of {folder} has two units.")
     if parts is not None:
         _check_settings(parts, options | {"embedder": weights.config["sha256"]["embedder.safetensors"]})
-    tables = []
-    for number, (family, name, path) in enumerate(recordings, start=1):
-        part = None if parts is None else parts / family / f"{name}.csv"
-        if part is not None and part.exists():
-            tables.append(_read_table(part))
-            continue
-        logger.info("%d of %d: %s/%s", number, len(recordings), family, name)
-        truth = si.load(path / "sorting")
-        if len(truth.get_non_empty_unit_ids()) < 2:
-            logger.warning("%s/%s has fewer than two units: there is nothing to tell apart", family, name)
-            continue
-        table = ablate(si.load(path / "recording"), truth, weights=weights, **options)
-        table.insert(0, "family", family)
-        table.insert(1, "recording", name)
-        if part is not None:
-            part.parent.mkdir(parents=True, exist_ok=True)
-            # Only what is complete bears the name that is looked for.
-            unfinished = part.with_suffix(".unfinished")
-            table.to_csv(unfinished, index=False)
-            unfinished.replace(part)
-        tables.append(table)
-        best = table.loc[table["ari"].idxmax()] if table["ari"].notna().any() else None
-        if best is not None:
-            logger.info("best ARI %.3f: %s of %ss", best["ari"], best["clustering"], best["features"])
-    if not tables:
-        raise ValueError(f"No recording of {folder} has two units.")
-    return pd.concat(tables, ignore_index=True)
+    return score_recordings(recordings, partial(_ablate_and_tell, weights=weights, **options), parts=parts)
+
+
+def _ablate_and_tell(recording: si.BaseRecording, truth: si.BaseSorting, **options: Any) -> pd.DataFrame:
+    table = ablate(recording, truth, **options)
+    if table["ari"].notna().any():
+        best = table.loc[table["ari"].idxmax()]
+        logger.info("best ARI %.3f: %s of %ss", best["ari"], best["clustering"], best["features"])
+    return table
 
 
 def _check_settings(parts: Path, settings: dict[str, Any]) -> None:
@@ -447,11 +408,6 @@ def _check_settings(parts: Path, settings: dict[str, Any]) -> None:
     if kept != settings:
         differing = sorted(name for name in kept.keys() | settings.keys() if kept.get(name) != settings.get(name))
         raise ValueError(f"{parts} was made with other settings ({', '.join(differing)}): remove it to start again.")
-
-
-def _read_table(path: Path) -> pd.DataFrame:
-    # Names of recordings may be numbers, whose zeros count; and an empty error is none.
-    return pd.read_csv(path, dtype={"family": str, "recording": str}, keep_default_na=False, na_values={"ari": [""]})
 
 
 def summarise(table: pd.DataFrame) -> pd.DataFrame:
@@ -559,7 +515,7 @@ def draw(means: pd.DataFrame, path: Path) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Print means over recordings, write a row a recording and way as CSV, and draw them."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.clustering_ablation", description=__doc__)
-    parser.add_argument("--datasets", type=Path, required=True, help="folder of FAMILY/SEED/{recording,sorting}")
+    parser.add_argument("--datasets", type=Path, required=True, help="folder of FAMILY/NAME/{recording,sorting}")
     parser.add_argument("--weights", default="bundled", help="bundled, a folder or hf://... (%(default)s)")
     parser.add_argument("--output", type=Path, help="CSV file to write; what is done is kept in OUTPUT.parts")
     parser.add_argument("--figure", type=Path, help="picture to write")
@@ -573,12 +529,14 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     output = arguments.output
-    if not find_recordings(arguments.datasets):
-        parser.error(f"{arguments.datasets} holds no recordings FAMILY/SEED/recording with FAMILY/SEED/sorting")
+    try:
+        find_recordings(arguments.datasets)
+    except ValueError as error:
+        parser.error(str(error))
     table = run(
         arguments.datasets,
         weights=load_weights(arguments.weights),
-        parts=None if output is None else output.with_name(output.name + ".parts"),
+        parts=None if output is None else parts_folder(output),
         num_recordings=arguments.num_recordings,
         seed=arguments.seed,
         max_spikes=arguments.max_spikes,

@@ -11,7 +11,7 @@ import argparse
 import logging
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,14 +20,13 @@ from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
-import spikeinterface as si
 from spikeinterface.core import BaseRecording, BaseSorting, Templates, estimate_templates, get_noise_levels
 from spikeinterface.core.node_pipeline import run_node_pipeline
 from spikeinterface.preprocessing import bandpass_filter, whiten
 from spikeinterface.sortingcomponents.matching import find_spikes_from_templates
 from spikeinterface.sortingcomponents.tools import clean_templates
 
-from benchmarks.clustering_ablation import find_recordings
+from benchmarks.parts import find_recordings, parts_folder, score_recordings
 from benchmarks.recordings import sorting_of
 from benchmarks.scores import unit_scores
 from spikeinterface_simsort import learning
@@ -184,10 +183,8 @@ def match_once(recording: BaseRecording, sorting: BaseSorting) -> BaseSorting:
 
     Parameters
     ----------
-    recording : BaseRecording
-        Raw traces of a tetrode, of one segment.
-    sorting : BaseSorting
-        Units whose mean waveforms are the templates.
+    recording, sorting : BaseRecording, BaseSorting
+        See `match_with`.
 
     Returns
     -------
@@ -318,7 +315,7 @@ def gather(folders: Sequence[Path], *, num_recordings: int | None = None) -> dic
     Parameters
     ----------
     folders : sequence of Path
-        See `benchmarks.clustering_ablation.find_recordings`.
+        See `benchmarks.parts.find_recordings`.
     num_recordings : int, optional
         Of each family of a folder only the first so many. Default: all.
 
@@ -335,47 +332,11 @@ def gather(folders: Sequence[Path], *, num_recordings: int | None = None) -> dic
     recordings: dict[tuple[str, str], Path] = {}
     for folder in folders:
         found = find_recordings(folder, num_recordings=num_recordings)
-        if not found:
-            raise ValueError(f"{folder} holds no recordings FAMILY/NAME/recording with FAMILY/NAME/sorting.")
-        for family, name, path in found:
-            if (family, name) in recordings:
-                raise ValueError(f"{path} and {recordings[family, name]} have the same family and name.")
-            recordings[family, name] = path
+        if both := found.keys() & recordings.keys():
+            family, name = min(both)
+            raise ValueError(f"{folder} and another folder both hold {family}/{name}.")
+        recordings |= found
     return recordings
-
-
-def run(recordings: Mapping[tuple[str, str], Path], *, parts: Path) -> pd.DataFrame:
-    """Score all ways on all recordings; those that are finished are skipped.
-
-    Parameters
-    ----------
-    recordings : mapping of (str, str) to Path
-        From `gather`; at least one.
-    parts : Path
-        Folder that keeps a CSV file of each finished recording, ``FAMILY/NAME.csv``. To have one done again, as after a
-        failure or a change of the sorter, remove its file.
-
-    Returns
-    -------
-    pandas.DataFrame
-        As from `ablate`, with the columns ``family`` and ``recording`` before.
-    """
-    tables = []
-    for number, ((family, name), path) in enumerate(recordings.items(), start=1):
-        part = parts / family / f"{name}.csv"
-        if not part.exists():
-            logger.info("%d of %d: %s/%s", number, len(recordings), family, name)
-            table = ablate(si.load(path / "recording"), si.load(path / "sorting"))
-            table.insert(0, "family", family)
-            table.insert(1, "recording", name)
-            part.parent.mkdir(parents=True, exist_ok=True)
-            # Only what is complete bears the name that is looked for.
-            unfinished = part.with_suffix(".unfinished")
-            table.to_csv(unfinished, index=False)
-            unfinished.replace(part)
-        # Names of recordings may be numbers, whose zeros count.
-        tables.append(pd.read_csv(part, dtype={"family": str, "recording": str}))
-    return pd.concat(tables, ignore_index=True)
 
 
 def summarise(table: pd.DataFrame) -> pd.DataFrame:
@@ -384,7 +345,7 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     table : pandas.DataFrame
-        From `run`.
+        `ablate` of each recording, see `benchmarks.parts.score_recordings`.
 
     Returns
     -------
@@ -441,7 +402,7 @@ def main(argv: list[str] | None = None) -> int:
         recordings = gather(arguments.datasets, num_recordings=arguments.num_recordings)
     except ValueError as error:
         parser.error(str(error))
-    table = run(recordings, parts=output.with_name(output.name + ".parts"))
+    table = score_recordings(recordings, ablate, parts=parts_folder(output))
     table.to_csv(output, index=False, float_format="%.4f")
     logger.info("%s", as_markdown(summarise(table)))
     return 0

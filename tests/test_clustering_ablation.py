@@ -23,7 +23,6 @@ from benchmarks.clustering_ablation import (
     as_markdown,
     cluster,
     draw,
-    find_recordings,
     main,
     reduce,
     run,
@@ -158,13 +157,6 @@ def test_one_unit_leaves_nothing_to_tell_apart(trial: tuple[BaseRecording, BaseS
     recording, truth = trial
     with pytest.raises(ValueError, match="fewer than two units"):
         ablate(recording, truth.select_units(truth.unit_ids[:1]), weights=load_weights(), **QUICK)
-
-
-def test_recordings_are_found_in_order(dataset: Path) -> None:
-    assert [(family, name) for family, name, _ in find_recordings(dataset)] == [("family", "9"), ("family", "10")]
-    assert [name for _, name, _ in find_recordings(dataset, num_recordings=1)] == ["9"]
-    with pytest.raises(ValueError, match="no recordings FAMILY/SEED"):
-        run(dataset / "family", weights=load_weights())
 
 
 def test_finished_recordings_are_skipped(

@@ -22,7 +22,6 @@ from benchmarks.matching_ablation import (
     match_once,
     match_with,
     mean_templates,
-    run,
     summarise,
 )
 from benchmarks.recordings import sorting_of, spike_band
@@ -105,19 +104,8 @@ def test_no_unit_leaves_nothing_to_find(trial: tuple[BaseRecording, BaseSorting]
     assert len(found.unit_ids) == 0
 
 
-def test_finished_recordings_are_skipped(dataset: Path, tmp_path: Path, done: list[BaseRecording]) -> None:
-    parts = tmp_path / "parts"
-    first = run(gather([dataset], num_recordings=1), parts=parts)
-    assert len(done) == 1 and (parts / "family" / "9.csv").is_file() and not list(parts.rglob("*.unfinished"))
-    both = run(gather([dataset]), parts=parts)
-    assert len(done) == 2 and list(both["recording"].unique()) == ["9", "10"]
-    pd.testing.assert_frame_equal(both[: len(WAYS)], first)
-    pd.testing.assert_frame_equal(run(gather([dataset]), parts=parts), both)
-    assert len(done) == 2
-
-
 def test_recordings_of_one_name(dataset: Path) -> None:
-    with pytest.raises(ValueError, match="the same family and name"):
+    with pytest.raises(ValueError, match="both hold family/10"):
         gather([dataset, dataset])
 
 
