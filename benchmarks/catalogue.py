@@ -8,6 +8,7 @@ import shutil
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -250,17 +251,17 @@ def save_dataset(
     target = folder / family / name
     if find_dataset(folder, family=family, name=name):
         raise FileExistsError(f"{target} is there: remove it to have it made anew.")
-    partial = target.with_name(f"{name}.partial-{uuid.uuid4().hex[:8]}")
-    partial.mkdir(parents=True)
+    unfinished = target.with_name(f"{name}.partial-{uuid.uuid4().hex[:8]}")
+    unfinished.mkdir(parents=True)
     try:
         # HerdingSpikes reads the contacts' places from this property of what was saved.
         recording = recording.clone()
         recording.set_property("location", recording.get_channel_locations())
         # SpikeInterface collects garbage after each chunk: longer ones are saved in a tenth of the time.
-        recording.save(folder=partial / "recording", chunk_duration="60s", verbose=False, progress_bar=False)
+        recording.save(folder=unfinished / "recording", chunk_duration="60s", verbose=False, progress_bar=False)
         truth = truth.clone()
         truth.set_property("snr", unit_snr(recording, truth))
-        truth.save(folder=partial / "sorting")
+        truth.save(folder=unfinished / "sorting")
         known = {
             "family": family,
             "name": name,
@@ -272,13 +273,44 @@ def save_dataset(
             "num_spikes": int(truth.to_spike_vector().size),
         }
         text = json.dumps({**known, **(description or {})}, indent=1)
-        (partial / DESCRIPTION_FILE).write_text(text + "\n", encoding="utf8")
+        (unfinished / DESCRIPTION_FILE).write_text(text + "\n", encoding="utf8")
         if not (target / DESCRIPTION_FILE).exists():
             shutil.rmtree(target, ignore_errors=True)
-        partial.rename(target)
+        unfinished.rename(target)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
     return Dataset(family=family, name=name, folder=target)
+
+
+def find_or_save(
+    folder: Path,
+    *,
+    family: str,
+    name: str,
+    make: Callable[[], tuple[BaseRecording, BaseSorting]],
+    description: dict | None = None,
+) -> Dataset:
+    """Make a recording and keep it, unless it is there already.
+
+    Parameters
+    ----------
+    folder : Path
+        Of all data sets.
+    family, name : str
+        Of the data set.
+    make : callable
+        Gives recording and ground truth.
+    description : dict, optional
+        See `save_dataset`.
+
+    Returns
+    -------
+    Dataset
+    """
+    if kept := find_dataset(folder, family=family, name=name):
+        return kept
+    recording, truth = make()
+    return save_dataset(folder, family=family, name=name, recording=recording, truth=truth, description=description)
 
 
 def unit_snr(recording: BaseRecording, truth: BaseSorting) -> np.ndarray:
@@ -330,11 +362,8 @@ def prepare(family: str, *, seed: int, folder: Path, sources: Sources) -> Datase
     FileNotFoundError
         A source is missing.
     """
-    if kept := find_dataset(folder, family=family, name=str(seed)):
-        return kept
     made = FAMILIES[family]
-    recording, truth = made.make(sources, seed)
     description = {**{k: v for k, v in asdict(made).items() if k != "make"}, "seed": seed}
-    return save_dataset(
-        folder, family=family, name=str(seed), recording=recording, truth=truth, description=description
+    return find_or_save(
+        folder, family=family, name=str(seed), make=partial(made.make, sources, seed), description=description
     )

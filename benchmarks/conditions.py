@@ -18,12 +18,12 @@ import spikeinterface as si
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from spikeinterface.core import BaseRecording
+from spikeinterface.core import BaseRecording, BaseSorting
 from spikeinterface.preprocessing import common_reference, scale, whiten
 
-from benchmarks.catalogue import DESCRIPTION_FILE, Dataset, as_stored, find_dataset, save_dataset
+from benchmarks.catalogue import DESCRIPTION_FILE, Dataset, as_stored, find_or_save
 from benchmarks.peers import PEERS
-from benchmarks.plots import open_frame, save_figure, sorter_colours, sorter_markers
+from benchmarks.plots import line_handles, line_style, open_frame, save_figure
 from benchmarks.recordings import spike_band
 from benchmarks.runs import TIMEOUT_S, add_run_arguments, run_all
 from benchmarks.score_runs import score_runs
@@ -193,21 +193,17 @@ def prepare(variant: Variant, *, neurons: Sequence[NeuronCurrents], folder: Path
         One of this name is there that was made otherwise.
     """
     description = {"config": variant.config.to_dict(), TREATMENT: variant.treatment, "seed": variant.seed}
-    if kept := find_dataset(folder, family=variant.condition, name=variant.name):
-        known = json.loads((kept.folder / DESCRIPTION_FILE).read_text(encoding="utf8"))
-        # Results of other trials, such as those of other defaults, would go into one curve.
-        if known != {**known, **description}:
-            raise ValueError(f"{kept.folder} was made with other settings: name another folder for the runs.")
-        return kept
-    recording, truth = as_stored(*make_trial(neurons, config=variant.config, seed=variant.seed))
-    return save_dataset(
-        folder,
-        family=variant.condition,
-        name=variant.name,
-        recording=TREATMENTS[variant.treatment](recording),
-        truth=truth,
-        description=description,
-    )
+
+    def make() -> tuple[BaseRecording, BaseSorting]:
+        recording, truth = as_stored(*make_trial(neurons, config=variant.config, seed=variant.seed))
+        return TREATMENTS[variant.treatment](recording), truth
+
+    dataset = find_or_save(folder, family=variant.condition, name=variant.name, make=make, description=description)
+    known = json.loads((dataset.folder / DESCRIPTION_FILE).read_text(encoding="utf8"))
+    # Results of other trials, such as those of other defaults, would go into one curve.
+    if known != {**known, **description}:
+        raise ValueError(f"{dataset.folder} was made with other settings: name another folder for the runs.")
+    return dataset
 
 
 def measure(
@@ -328,11 +324,7 @@ def draw(table: pd.DataFrame, path: Path) -> None:
     for axes in panels[len(shown) :]:
         axes.set_axis_off()
     figure.supylabel(f"accuracy (0 to 1), spikes within {DELTAS_MS[0]:g} ms", fontsize=9)
-    colours, markers = sorter_colours(sorters), sorter_markers(sorters)
-    handles = [
-        Line2D([], [], color=colours[name], marker=markers[name], linewidth=2.2 if name == OURS else 1.3, label=name)
-        for name in sorters
-    ]
+    handles = line_handles(sorters)
     grey: dict[str, Any] = {"color": "0.35", "linestyle": "none"}
     handles.append(Line2D([], [], marker="|", markersize=9, label="standard error", **grey))
     handles.append(Line2D([], [], marker=".", markersize=4, alpha=0.5, label="a recording", **grey))
@@ -349,26 +341,19 @@ def _draw_panel(axes: Axes, ran: pd.DataFrame, *, name: str, sorters: Sequence[s
     recordings = _part(ran, name)
     for place in _places(condition, recordings[recordings["condition"] == UNCHANGED].head(1)[condition.quantity]):
         axes.axvline(place, color=_STANDARD_COLOUR, linewidth=5.0, zorder=0)
-    colours, markers = sorter_colours(sorters), sorter_markers(sorters)
     for number, sorter in enumerate(sorters):
         # Between treatments there is nothing: no line joins their marks, which stand side by side.
         shift = 0.14 * (number - (len(sorters) - 1) / 2) if is_treatment else 0.0
+        look = line_style(sorter)
         dots = recordings[recordings["sorter"] == sorter]
         x = _places(condition, dots[condition.quantity]) + shift
-        axes.plot(x, dots[SCORE], ".", color=colours[sorter], alpha=0.35, markersize=4, zorder=2)
-        look: dict[str, Any] = {
-            "color": colours[sorter],
-            "marker": markers[sorter],
-            "markersize": 6.5 if sorter == OURS else 5,
-            "zorder": 4 if sorter == OURS else 3,
-        }
+        axes.plot(x, dots[SCORE], ".", color=look["color"], alpha=0.35, markersize=4, zorder=2)
         line = means[means["sorter"] == sorter]
         axes.errorbar(
             line["x"] + shift,
             line["mean"],
             yerr=line["sem"].fillna(0.0),
             linestyle="none" if is_treatment else "-",
-            linewidth=2.2 if sorter == OURS else 1.3,
             elinewidth=1.4,
             capsize=2.5,
             **look,

@@ -95,6 +95,35 @@ def sorter_markers(sorters: Iterable[str]) -> dict[str, str]:
     return {sorter: _style(sorter)[1] for sorter in sorters}
 
 
+def line_style(sorter: str) -> dict[str, Any]:
+    """How a sorter's line is drawn in every figure that has one.
+
+    Parameters
+    ----------
+    sorter : str
+        Name, of any sorter.
+
+    Returns
+    -------
+    dict
+        Keywords of matplotlib; this sorter's line is wider and above the others.
+    """
+    ours = sorter == OURS
+    colour, marker = _style(sorter)
+    return {
+        "color": colour,
+        "marker": marker,
+        "markersize": 6.5 if ours else 5.0,
+        "linewidth": 2.2 if ours else 1.3,
+        "zorder": 4 if ours else 3,
+    }
+
+
+def line_handles(sorters: Iterable[str]) -> list[Line2D]:
+    """Lines of sorters for a legend, see `line_style`."""
+    return [Line2D([], [], label=sorter, **line_style(sorter)) for sorter in sorters]
+
+
 def _style(sorter: str) -> tuple[str, str]:
     if sorter in _STYLES:
         return _STYLES[sorter]

@@ -20,7 +20,7 @@ from spikeinterface.comparison import compare_two_sorters
 from spikeinterface.core import BaseRecording, BaseSorting, create_sorting_analyzer, read_binary
 from spikeinterface.curation import remove_excess_spikes
 
-from benchmarks.catalogue import Dataset, find_dataset, save_dataset
+from benchmarks.catalogue import Dataset, find_or_save
 from benchmarks.peers import PEERS
 from benchmarks.recordings import sorting_of, spike_band
 from benchmarks.runs import Run, add_run_arguments, run_all, run_folder
@@ -115,11 +115,9 @@ def keep_recording(recording: BaseRecording, *, folder: Path, family: str, name:
     Dataset
         Nothing that is told the truth can be run on it.
     """
-    if kept := find_dataset(folder, family=family, name=name):
-        return kept
     nothing = sorting_of({}, rate=recording.get_sampling_frequency())
-    return save_dataset(
-        folder, family=family, name=name, recording=recording, truth=nothing, description={"has_truth": False}
+    return find_or_save(
+        folder, family=family, name=name, make=lambda: (recording, nothing), description={"has_truth": False}
     )
 
 

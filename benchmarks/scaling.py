@@ -6,10 +6,10 @@ import argparse
 import json
 import logging
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,16 +18,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from spikeinterface.core import BaseRecording, BaseSorting
 
-from benchmarks.catalogue import DESCRIPTION_FILE, Dataset, find_dataset, save_dataset
+from benchmarks.catalogue import DESCRIPTION_FILE, Dataset, as_stored, find_or_save
 from benchmarks.peers import PEERS
-from benchmarks.plots import open_frame, round_ticks, save_figure, sorter_colours, sorter_markers
-from benchmarks.recordings import sorting_of, tetrode_recording
-from benchmarks.runs import TIMEOUT_S, add_run_arguments, run_one
-from benchmarks.tables import OURS, ordered
+from benchmarks.plots import line_handles, line_style, open_frame, round_ticks, save_figure
+from benchmarks.recordings import sorting_of
+from benchmarks.runs import TIMEOUT_S, add_run_arguments, run_all
+from benchmarks.tables import ordered
 from spikeinterface_simsort.simulation.trial_config import TrialConfig
 from spikeinterface_simsort.simulation.trials import make_trial
-
-logger = logging.getLogger(__name__)
 
 DURATION, RATE = "duration", "rate"
 MINUTES = (1, 2, 5, 10)
@@ -56,13 +54,6 @@ _COLUMNS = (
 )
 
 
-def _compose(config: TrialConfig, *, seed: int) -> tuple[np.ndarray, dict[int, np.ndarray], np.ndarray]:
-    """Traces in uV, trains in frames and contacts in um of a trial of the bundled bank."""
-    recording, truth = make_trial(config=config, seed=seed)
-    trains = {int(unit): truth.get_unit_spike_train(unit) for unit in truth.unit_ids}
-    return recording.get_traces(return_in_uV=True), trains, recording.get_channel_locations()
-
-
 def make_long(*, repeats: int, piece_s: float = PIECE_S, seed: int = 0) -> tuple[BaseRecording, BaseSorting]:
     """Put one composed piece behind itself: time and memory do not depend on what is in the recording.
 
@@ -80,12 +71,10 @@ def make_long(*, repeats: int, piece_s: float = PIECE_S, seed: int = 0) -> tuple
     recording, truth : BaseRecording, BaseSorting
         int16, 4 channels at 30 kHz, and the spikes of all repeats.
     """
-    config = TrialConfig(duration_s=piece_s)
-    traces, trains, contacts = _compose(config, seed=seed)
-    piece = tetrode_recording(traces, rate=config.sampling_frequency, contacts_um=contacts)
-    shifts = np.arange(repeats)[:, None] * len(traces)
-    repeated = {unit: (train + shifts).ravel() for unit, train in trains.items()}
-    return si.concatenate_recordings([piece] * repeats), sorting_of(repeated, rate=config.sampling_frequency)
+    piece, truth = as_stored(*make_trial(config=TrialConfig(duration_s=piece_s), seed=seed))
+    shifts = np.arange(repeats)[:, None] * piece.get_num_samples()
+    repeated = {unit: (truth.get_unit_spike_train(unit) + shifts).ravel() for unit in truth.unit_ids}
+    return si.concatenate_recordings([piece] * repeats), sorting_of(repeated, rate=truth.get_sampling_frequency())
 
 
 def make_dense(*, rate_hz: float, duration_s: float = RATE_S, seed: int = 0) -> tuple[BaseRecording, BaseSorting]:
@@ -106,9 +95,7 @@ def make_dense(*, rate_hz: float, duration_s: float = RATE_S, seed: int = 0) -> 
         int16, 4 channels at 30 kHz.
     """
     config = TrialConfig(duration_s=duration_s, firing_rate_hz=(rate_hz, rate_hz), firing_rate_spread=0.0)
-    traces, trains, contacts = _compose(config, seed=seed)
-    recording = tetrode_recording(traces, rate=config.sampling_frequency, contacts_um=contacts)
-    return recording, sorting_of(trains, rate=config.sampling_frequency)
+    return as_stored(*make_trial(config=config, seed=seed))
 
 
 def prepare(
@@ -136,23 +123,16 @@ def prepare(
     -------
     list of Dataset
     """
-    made = []
     # The names tell all that makes the recordings: others never take their place.
-    for repeats in minutes:
-        name = f"{repeats}x{piece_s:g}s"
-        dataset = find_dataset(folder, family=DURATION, name=name)
-        if dataset is None:
-            recording, truth = make_long(repeats=repeats, piece_s=piece_s)
-            dataset = save_dataset(folder, family=DURATION, name=name, recording=recording, truth=truth)
-        made.append(dataset)
-    for rate_hz in rates_hz:
-        name = f"{rate_hz:g}Hz_{rate_s:g}s"
-        dataset = find_dataset(folder, family=RATE, name=name)
-        if dataset is None:
-            recording, truth = make_dense(rate_hz=rate_hz, duration_s=rate_s)
-            dataset = save_dataset(folder, family=RATE, name=name, recording=recording, truth=truth)
-        made.append(dataset)
-    return made
+    wanted: dict[tuple[str, str], Callable[[], tuple[BaseRecording, BaseSorting]]] = {
+        (DURATION, f"{repeats}x{piece_s:g}s"): partial(make_long, repeats=repeats, piece_s=piece_s)
+        for repeats in minutes
+    }
+    wanted |= {
+        (RATE, f"{rate_hz:g}Hz_{rate_s:g}s"): partial(make_dense, rate_hz=rate_hz, duration_s=rate_s)
+        for rate_hz in rates_hz
+    }
+    return [find_or_save(folder, family=family, name=name, make=make) for (family, name), make in wanted.items()]
 
 
 def measure(
@@ -181,12 +161,9 @@ def measure(
     rows = []
     for dataset in datasets:
         known = json.loads((dataset.folder / DESCRIPTION_FILE).read_text(encoding="utf8"))
-        for sorter in sorters:
-            run = asdict(run_one(dataset, sorter, folder=folder, timeout_s=timeout_s))
-            detail = f"{run['seconds']:.1f} s, {run['peak_mb']:.0f} MB {run['message']}".rstrip()
-            logger.info("%s/%s %s: %s (%s)", dataset.family, dataset.name, sorter, run["status"], detail)
-            size = {"minutes": known["seconds"] / 60.0, "num_spikes": known["num_spikes"]}
-            rows.append({"experiment": dataset.family, **run, **size})
+        size = {"experiment": dataset.family, "minutes": known["seconds"] / 60.0, "num_spikes": known["num_spikes"]}
+        runs = run_all([dataset], sorters, folder=folder, timeout_s=timeout_s)
+        rows += [{**asdict(run), **size} for run in runs]
     return pd.DataFrame(rows, columns=list(FIELDS))
 
 
@@ -211,7 +188,6 @@ def draw(table: pd.DataFrame, path: Path) -> None:
     if table.empty:
         raise ValueError("there are no runs to draw")
     sorters = ordered(table["sorter"])
-    colours, markers = sorter_colours(sorters), sorter_markers(sorters)
     columns = [column for column in _COLUMNS if (table["experiment"] == column.experiment).any()]
     figure = Figure(figsize=(1.4 + 3.8 * len(columns), 6.4), layout="constrained")
     panels = figure.subplots(2, len(columns), sharex="col", sharey="row", squeeze=False)
@@ -228,12 +204,12 @@ def draw(table: pd.DataFrame, path: Path) -> None:
                 if well.empty and late.empty:
                     continue
                 drawn.add(sorter)
-                look: dict[str, Any] = {"color": colours[sorter], "zorder": 4 if sorter == OURS else 3}
-                width, size = (2.4, 7) if sorter == OURS else (1.3, 5)
+                look = line_style(sorter)
                 x = column.against
-                axes.plot(well[x], well[measured], marker=markers[sorter], linewidth=width, markersize=size, **look)
+                axes.plot(well[x], well[measured], **look)
                 if measured == "seconds":
-                    axes.plot(late[x], late[measured], "x", markersize=8, **look)
+                    crosses = {**look, "marker": "x", "markersize": 8, "linestyle": "none"}
+                    axes.plot(late[x], late[measured], **crosses)
             axes.set(xscale="log", yscale="log")
             axes.grid(color="0.92", linewidth=0.8)
             open_frame(axes)
@@ -247,11 +223,7 @@ def draw(table: pd.DataFrame, path: Path) -> None:
         below.set_xticks(places, [f"{place:,.3g}" if place < 1000 else f"{place:,.0f}" for place in places])
         below.set_xticks([], minor=True)
         below.set_xlim(places[0] / 1.2, places[-1] * 1.2)
-    handles = [
-        Line2D([], [], color=colours[name], marker=markers[name], linewidth=2.4 if name == OURS else 1.3, label=name)
-        for name in sorters
-        if name in drawn
-    ]
+    handles = line_handles([name for name in sorters if name in drawn])
     handles.append(Line2D([], [], color="0.5", linestyle=":", label="real time"))
     if (table["status"] == "timeout").any():
         handles.append(Line2D([], [], color="0.3", marker="x", linestyle="none", label="took too long"))

@@ -41,7 +41,7 @@ def datasets(data: Path) -> list[Dataset]:
 
 @pytest.fixture
 def table(datasets: list[Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
-    monkeypatch.setattr(scaling, "run_one", run_stub)
+    monkeypatch.setattr("benchmarks.runs.run_one", run_stub)
     return scaling.measure(datasets, SORTERS, folder=tmp_path, timeout_s=7.0)
 
 
@@ -118,7 +118,7 @@ def test_figure_names_its_units(table: pd.DataFrame, tmp_path: Path, monkeypatch
 def test_main_writes_table_and_figure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(scaling, "run_one", run_stub)
+    monkeypatch.setattr("benchmarks.runs.run_one", run_stub)
     prepare = scaling.prepare
 
     def prepare_short(folder: Path, **sizes: Any) -> list[Dataset]:
