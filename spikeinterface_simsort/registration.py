@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from spikeinterface.core import BaseRecording
+from spikeinterface.core.core_tools import check_json
 from spikeinterface.preprocessing.basepreprocessor import BasePreprocessor, BasePreprocessorSegment
 from spikeinterface.sorters import sorterlist
 
@@ -41,7 +44,7 @@ class WithSimSort(BasePreprocessor):
     Examples
     --------
     >>> from spikeinterface_simsort import WithSimSort
-    >>> jobs = [dict(sorter_name="simsort", recording=WithSimSort(rec), folder=f) for rec, f in work]
+    >>> jobs = [dict(sorter_name="simsort", recording=WithSimSort(rec), folder=f) for f, rec in parts.items()]
     >>> si.run_sorter_jobs(jobs, engine="joblib", engine_kwargs=dict(n_jobs=4))
     """
 
@@ -50,6 +53,16 @@ class WithSimSort(BasePreprocessor):
         for segment in recording.segments:
             self.add_recording_segment(_SameTraces(segment))
         self._kwargs = {"recording": recording}
+
+    def to_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Describe the recording as SpikeInterface does, and all the way down in plain values where that is possible.
+
+        SpikeInterface prints what this returns into its scripts for SLURM, where an object or an array of numpy is
+        no Python (0.105.3).
+        """
+        if not self.check_serializability("json"):
+            return super().to_dict(*args, **kwargs)
+        return check_json(super().to_dict(*args, **{**kwargs, "recursive": True}))
 
 
 class _SameTraces(BasePreprocessorSegment):
