@@ -52,15 +52,18 @@ studies: $(VENV)/.installed-dev ## Train again and again: make studies BANK=fold
 # Data sets whose sources are not named are left out, and said to be.
 BENCHMARKS := $(BIN)/python -m benchmarks $(if $(BANK),--bank $(BANK)) $(if $(SHARED),--waveforms $(SHARED)/waveforms) $(if $(PUBLISHED),--published $(PUBLISHED))
 MOUNTAINSORT4 := build/mountainsort4
+# Whatever runs sorters looks for it there.
+bench bench-full: export MOUNTAINSORT4_PYTHON := $(abspath $(MOUNTAINSORT4))/bin/python
 
 bench: $(VENV)/.installed-benchmarks $(MOUNTAINSORT4)/.installed ## Compare with other sorters, one recording a family: make bench BANK=folder SHARED=folder with waveforms.
-	MOUNTAINSORT4_PYTHON=$(abspath $(MOUNTAINSORT4))/bin/python $(BENCHMARKS)
+	$(BENCHMARKS)
 	$(BIN)/python -m benchmarks.plots
 
 bench-full: $(VENV)/.installed-benchmarks $(MOUNTAINSORT4)/.installed ## The same with all recordings, ablations, real recordings and speed (many hours).
-	MOUNTAINSORT4_PYTHON=$(abspath $(MOUNTAINSORT4))/bin/python $(BENCHMARKS) --full
+	$(BENCHMARKS) --full
 	$(BIN)/python -m benchmarks.plots
-	$(BIN)/python -m benchmarks.by_hand
+	$(if $(SHARED),$(BIN)/python -m benchmarks.by_hand)
+	$(if $(SHARED),$(BIN)/python -m benchmarks.embedding_case runs/benchmarks/data/hybrid_static/0 --umap --figure docs/embedding_case.png)
 	$(BIN)/python -m benchmarks.clustering_ablation --datasets runs/benchmarks/data --num-recordings 4 --output benchmarks/results/clustering_ablation.csv --figure docs/clustering_ablation.png
 	$(BIN)/python -m benchmarks.scaling --runs runs/benchmarks/scaling --output benchmarks/results/time_scaling.csv --figure docs/time_scaling.png
 	$(if $(BANK),$(BIN)/python -m benchmarks.conditions --bank $(BANK) --runs runs/benchmarks/conditions --output benchmarks/results/conditions.csv --figure docs/conditions.png)

@@ -169,7 +169,8 @@ def manifest(recordings: pd.DataFrame, *, weights_sha256: str) -> dict[str, obje
         "cores": _num_cores(),
         "versions": versions,
         "weights_sha256": weights_sha256,
-        "sorters": ran.groupby("sorter", sort=False)["sorter_version"].first().to_dict(),
+        # More than one where some runs were made with another.
+        "sorters": ran.groupby("sorter", sort=False)["sorter_version"].unique().map(", ".join).to_dict(),
         "missing": missing.groupby("sorter", sort=False)["message"].first().to_dict(),
         "datasets": datasets,
     }

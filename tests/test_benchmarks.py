@@ -363,7 +363,9 @@ def fake_recordings() -> pd.DataFrame:
 
 
 def test_tables(tmp_path: Path) -> None:
-    text = tables.write_tables(pd.DataFrame({"unit": []}), fake_recordings(), folder=tmp_path, weights_sha256="abc")
+    recordings = fake_recordings()
+    recordings.loc[recordings["dataset"] == "5", "sorter_version"] = "2"
+    text = tables.write_tables(pd.DataFrame({"unit": []}), recordings, folder=tmp_path, weights_sha256="abc")
     first = text.split("## ")[1].splitlines()
     assert first[2] == "| sorter | one | two |"
     assert [line.split(" | ")[0] for line in first[4:7]] == ["| simsort", "| kilosort4", "| oracle-identity"]
@@ -374,6 +376,7 @@ def test_tables(tmp_path: Path) -> None:
     assert "**" not in text[text.index("## Seconds") : text.index("## Paired")]
     known = json.loads((tmp_path / "manifest.json").read_text())
     assert known["missing"] == {"simple": "not installed"}
+    assert known["sorters"] == {"kilosort4": "1, 2", "simsort": "1, 2", "oracle-identity": "1, 2"}
     assert known["weights_sha256"] == "abc"
     assert known["datasets"] == {"one": list("012345"), "two": list("012345")}
 
