@@ -135,7 +135,9 @@ def tests_markdown(tests: pd.DataFrame) -> str:
     lines = ["| against | recordings | accuracy, ours less theirs | p |", "| --- | --- | --- | --- |"]
     for row in tests[tests["family"] == "all"].itertuples():
         p = "–" if np.isnan(row.p) else f"{row.p:.2g}"
-        lines.append(f"| {row.sorter} | {row.num} | {row.difference:+.3f} ± {row.sem:.3f} | {p} |")
+        # Of one recording there is no standard error.
+        error = "" if np.isnan(row.sem) else f" ± {row.sem:.3f}"
+        lines.append(f"| {row.sorter} | {row.num} | {row.difference:+.3f}{error} | {p} |")
     return "\n".join(lines)
 
 

@@ -396,6 +396,13 @@ def test_paired_test_is_paired() -> None:
     assert few.loc[few["family"] == "one", "p"].isna().all()
 
 
+def test_one_recording_has_no_error() -> None:
+    recordings = fake_recordings()
+    one = recordings[(recordings["dataset"] == "0") & (recordings["family"] == "one")]
+    lines = tables.tests_markdown(tables.paired_tests(one)).splitlines()
+    assert lines[2].startswith("| kilosort4 | 1 | +0.") and "nan" not in lines[2]
+
+
 def test_oracles_are_never_best() -> None:
     assert not set(ORACLES) & set(PEERS)
 
