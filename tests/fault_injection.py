@@ -186,6 +186,9 @@ class Scenario:
 
     def complaints_of_rerun(self) -> list[str]:
         """What does not work, or is left over, when the same command is given again."""
+        if not self.several and not self.overwrites and self.contents() == self.new:
+            # It was done: the command refuses to do it again.
+            return []
         code, said = in_fork(self.run)
         if code:
             return [f"a rerun that ends with {code}: {said[-500:]}"]
