@@ -20,7 +20,7 @@ from spikeinterface.sorters.utils import SpikeSortingError
 from spikeinterface_simsort.failures import explain_failure
 from spikeinterface_simsort.fingerprint import describe_run
 from spikeinterface_simsort.folders import replacing
-from spikeinterface_simsort.groups import split_groups
+from spikeinterface_simsort.groups import add_silent_segments, split_groups
 from spikeinterface_simsort.params import SimSortParams
 from spikeinterface_simsort.run_folders import GROUPS_FOLDER, SORTING_FOLDER, run_folder, unfinished
 from spikeinterface_simsort.workers import map_in_workers
@@ -158,11 +158,11 @@ def join_groups(sortings: Sequence[BaseSorting]) -> NumpySorting:
     """
     # One without units has no properties, and all must have the same.
     found = [sorting for sorting in sortings if sorting.get_num_units()]
-    if not found:
-        return NumpySorting.from_sorting(sortings[0])
     num_units = sum(sorting.get_num_units() for sorting in found)
-    joined = aggregate_units(found, renamed_unit_ids=np.arange(num_units))
-    return NumpySorting.from_sorting(joined, with_metadata=True)
+    whole = aggregate_units(found, renamed_unit_ids=np.arange(num_units)) if found else sortings[0]
+    joined = NumpySorting.from_sorting(whole, with_metadata=True)
+    add_silent_segments(joined, num_segments=whole.get_num_segments())
+    return joined
 
 
 def _make_jobs(recording: BaseRecording, *, folder: Path, params: dict[str, Any], num_jobs: int) -> list[_Job]:

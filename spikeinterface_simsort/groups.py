@@ -6,7 +6,8 @@ import logging
 from typing import Any
 
 import numpy as np
-from spikeinterface.core import BaseRecording
+from spikeinterface.core import BaseRecording, NumpySorting
+from spikeinterface.core.basesorting import SpikeVectorSortingSegment
 
 logger = logging.getLogger(__name__)
 
@@ -70,3 +71,17 @@ def split_blocks(recording: BaseRecording, *, max_channels: int) -> list[BaseRec
         # Along the longer side of the probe.
         order = np.argsort(locations[:, np.ptp(locations, axis=0).argmax()], kind="stable")
     return [recording.select_channels(recording.channel_ids[block]) for block in np.array_split(order, num_blocks)]
+
+
+def add_silent_segments(sorting: NumpySorting, *, num_segments: int) -> None:
+    """Give a sorting the segments after its last spike, which NumpySorting does not count.
+
+    Parameters
+    ----------
+    sorting : NumpySorting
+        Changed.
+    num_segments : int
+        Of the recording.
+    """
+    for segment in range(sorting.get_num_segments(), num_segments):
+        sorting.add_sorting_segment(SpikeVectorSortingSegment(sorting.to_spike_vector(), segment, sorting.unit_ids))

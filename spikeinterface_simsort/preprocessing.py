@@ -26,8 +26,8 @@ _UNUSUAL = 3.0
 # A signal that stands still so far from its median, in standard deviations, is no signal.
 _BEYOND = 10.0
 _MOST, _WORTH_TELLING = 0.5, 0.001
-# In units of noise; waveforms are kept in half precision, which ends at 65504.
-_LARGEST = 30000.0
+# In units of noise; waveforms are kept in half precision, which ends at 65504, and between samples they reach farther.
+_LARGEST = 10000.0
 
 
 class RecordingError(ValueError):

@@ -23,6 +23,7 @@ from spikeinterface_simsort import GroupsFailedError, group_runs, report, sort_b
 from spikeinterface_simsort.cli import main
 from spikeinterface_simsort.fingerprint import describe_run, name_differences
 from spikeinterface_simsort.group_runs import join_groups
+from spikeinterface_simsort.groups import add_silent_segments
 from spikeinterface_simsort.params import ParameterError, SimSortParams
 from spikeinterface_simsort.preprocessing import RecordingError
 from spikeinterface_simsort.run_folders import RunFolderError, run_folder
@@ -296,6 +297,14 @@ def test_join_groups_of_two_segments() -> None:
     joined = join_groups(sortings)
     assert joined.unit_ids.tolist() == [0, 1] and joined.get_num_segments() == 2
     assert joined.get_unit_spike_train(1, segment_index=1).tolist() == [9]
+
+
+def test_join_groups_keeps_silent_segments() -> None:
+    train = NumpySorting.from_unit_dict([{0: np.array([1, 5])}, {0: np.array([], dtype="int64")}], RATE)
+    add_silent_segments(train, num_segments=3)
+    joined = join_groups([train, train])
+    assert (train.get_num_segments(), joined.get_num_segments()) == (3, 3)
+    assert joined.get_unit_spike_train(1, segment_index=2).tolist() == []
 
 
 # The command line
