@@ -208,19 +208,18 @@ def match_once(recording: BaseRecording, sorting: BaseSorting) -> BaseSorting:
         raise ValueError("The spikes leave no noise to be seen.")
     units = spikes["unit_index"][stretch.chosen]
     matcher = learning._matcher(
-        stretch.traces,
+        stretch,
         [stretch.spikes[units == unit] for unit in np.unique(units)],
         whitener=Whitener.from_noise(windows),
+        displacement=lambda samples: np.zeros(len(samples)),
+        levels=np.zeros(1),
         num_before=round(config["ms_before"] * rate / 1000),
         num_samples=num_samples,
-        sampling_frequency=rate,
     )
     if matcher is None:
         return sorting_of({}, rate=recording.get_sampling_frequency())
-    matcher.threshold = learning._THRESHOLD
-    templates = learning.Templates(
-        matcher=matcher, units=np.arange(matcher.num_templates), shifts=np.zeros(matcher.num_templates)
-    )
+    count = matcher.num_templates
+    templates = learning.Templates(matcher=matcher, units=np.arange(count), shifts=np.zeros(count), drift=None)
     detector = TemplatePeakDetector(preprocessed, templates=templates, grid=grid)
     peaks, labels, _ = run_node_pipeline(
         preprocessed, [detector], job_arguments(_PARAMS.job_kwargs), job_name="match templates"

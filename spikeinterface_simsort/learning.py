@@ -2,34 +2,38 @@
 
 Clusters see each spike by itself, with all that overlaps it, and only spikes that the detector found. Their mean
 waveforms are templates, and what is found by these is cleaner: small spikes come back, overlaps are resolved, and two
-units of one cluster show.
+units of one cluster show. Where the tissue moves, a template is one for each displacement.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from spikeinterface.core import BaseRecording
 
+from spikeinterface_simsort.drift import Drift, follow
 from spikeinterface_simsort.resampling import SamplingGrid
 from spikeinterface_simsort.separation import Separation
 from spikeinterface_simsort.template_matching import TemplateMatcher
 from spikeinterface_simsort.waveforms import extract_waveforms
-from spikeinterface_simsort.whitening import Whitener, noise_windows
+from spikeinterface_simsort.whitening import Whitener
 
 # Templates are learned from so much of a recording, in pieces spread over it, and less where spikes are dense.
 _MAX_DURATION_S, _PIECE_S = 300.0, 10.0
 _MAX_SPIKES = 60_000
 # In all of these rounds but the last, units are split and merged; in the last they are only merged.
 _NUM_ROUNDS = 3
-# Log odds of a spike that a template is learned from, and of one that counts.
-_LEARNING_THRESHOLD, _THRESHOLD = 5.0, 0.0
+# Log odds of a spike that a template is learned from.
+_LEARNING_THRESHOLD = 5.0
 # Of a template: its least energy, in units of noise, and number of spikes.
 _LEAST_ENERGY, _LEAST_SPIKES = 20.0, 15
-_SPIKES_PER_TEMPLATE, _KEPT_SHARE = 1000, 0.8
+_SPIKES_PER_TEMPLATE = 1000
 # A template that mostly appears after another was subtracted, or at other amplitudes than its own, is a remainder.
 _LEAST_FIRST, _USUAL_AMPLITUDES = 0.3, (0.75, 1.35)
+# Displacements at which templates are made, and how far beyond those at which a unit fired it is extrapolated.
+_LEVELS, _BEYOND = np.arange(-2.0, 2.01, 0.25), 0.5
 
 
 @dataclass(frozen=True)
@@ -44,11 +48,25 @@ class Stretch:
         Times of detected spikes that lie in it, in its samples.
     chosen : np.ndarray, int64 [num_spikes]
         Which of all detected spikes they are.
+    piece_starts : np.ndarray, int64 [num_pieces]
+        First sample of each piece.
+    piece_seconds : np.ndarray, float64 [num_pieces]
+        When that is, on a clock that runs on over all segments of the recording.
+    sampling_frequency : float
+        In Hz.
     """
 
     traces: np.ndarray
     spikes: np.ndarray
     chosen: np.ndarray
+    piece_starts: np.ndarray
+    piece_seconds: np.ndarray
+    sampling_frequency: float
+
+    def seconds(self, samples: np.ndarray) -> np.ndarray:
+        """When samples are, on a clock that runs on over all segments."""
+        piece = np.clip(np.searchsorted(self.piece_starts, samples, side="right") - 1, 0, None)
+        return self.piece_seconds[piece] + (samples - self.piece_starts[piece]) / self.sampling_frequency
 
 
 @dataclass(frozen=True)
@@ -63,11 +81,14 @@ class Templates:
         Unit of each template; -1 if it is none.
     shifts : np.ndarray, float64 [num_templates]
         Samples that its spikes are moved to be aligned like the others of the unit.
+    drift : Drift, optional
+        Of the tissue; None where it does not move.
     """
 
     matcher: TemplateMatcher
     units: np.ndarray
     shifts: np.ndarray
+    drift: Drift | None
 
 
 def choose_stretch(preprocessed: BaseRecording, peaks: np.ndarray, *, grid: SamplingGrid) -> Stretch:
@@ -86,7 +107,9 @@ def choose_stretch(preprocessed: BaseRecording, peaks: np.ndarray, *, grid: Samp
     -------
     Stretch
     """
-    piece = max(round(_PIECE_S * preprocessed.get_sampling_frequency()), 1)
+    rate = preprocessed.get_sampling_frequency()
+    piece = max(round(_PIECE_S * rate), 1)
+    clock = segment_seconds(preprocessed)
     pieces = [
         (segment, start, min(start + piece, preprocessed.get_num_samples(segment)))
         for segment in range(preprocessed.get_num_segments())
@@ -95,7 +118,7 @@ def choose_stretch(preprocessed: BaseRecording, peaks: np.ndarray, *, grid: Samp
     most = min(_MAX_DURATION_S / _PIECE_S, len(pieces) * _MAX_SPIKES / max(len(peaks), 1))
     num_chosen = int(np.clip(most, 1, len(pieces)))
     chosen_pieces = [pieces[index] for index in np.linspace(0, len(pieces) - 1, num_chosen).round().astype("int64")]
-    traces, times, chosen, num_samples = [], [], [], 0
+    traces, times, chosen, starts, num_samples = [], [], [], [], 0
     for segment, start, end in chosen_pieces:
         margin = grid.margin_frames(0)
         begin = max(start - margin, 0)
@@ -108,12 +131,33 @@ def choose_stretch(preprocessed: BaseRecording, peaks: np.ndarray, *, grid: Samp
         )
         times.append(peaks["sample_index"][inside] * grid.up / grid.down - first + num_samples)
         chosen.append(inside)
+        starts.append(num_samples)
         num_samples += len(traces[-1])
-    return Stretch(traces=np.concatenate(traces), spikes=np.concatenate(times), chosen=np.concatenate(chosen))
+    return Stretch(
+        traces=np.concatenate(traces),
+        spikes=np.concatenate(times),
+        chosen=np.concatenate(chosen),
+        piece_starts=np.array(starts),
+        piece_seconds=np.array([clock[segment] + start / rate for segment, start, _ in chosen_pieces]),
+        sampling_frequency=rate * grid.up / grid.down,
+    )
+
+
+def segment_seconds(recording: BaseRecording) -> np.ndarray:
+    """When each segment begins, on a clock that runs on over all of them; float64 [num_segments]."""
+    num_frames = [recording.get_num_samples(segment) for segment in range(recording.get_num_segments())]
+    return np.cumsum([0, *num_frames[:-1]]) / recording.get_sampling_frequency()
 
 
 def learn_templates(
-    stretch: Stretch, labels: np.ndarray, *, num_before: int, num_samples: int, sampling_frequency: float, seed: int
+    stretch: Stretch,
+    labels: np.ndarray,
+    *,
+    whitener: Whitener,
+    drift: Drift | None,
+    num_before: int,
+    num_samples: int,
+    seed: int,
 ) -> Templates | None:
     """Learn the templates of a recording, beginning with clusters.
 
@@ -123,64 +167,71 @@ def learn_templates(
         What is learned from.
     labels : np.ndarray, int [num_peaks]
         Clusters of all detected spikes; -1 is noise.
+    whitener : Whitener
+        The noise.
+    drift : Drift, optional
+        Of the tissue; None where it does not move.
     num_before, num_samples : int
         Samples of a template before its peak, and altogether.
-    sampling_frequency : float
-        Of the stretch, in Hz.
     seed : int
         Of what is drawn.
 
     Returns
     -------
     Templates or None
-        None if there is nothing to be learned: no cluster is large enough, or spikes leave no noise to be seen.
+        None if there is nothing to be learned: no cluster is large enough.
     """
-    windows = noise_windows(stretch.traces, stretch.spikes.round().astype("int64"), num_samples=num_samples)
-    if windows is None or not windows.any():
-        return None
-    whitener = Whitener.from_noise(windows)
+
+    def displacement(samples: np.ndarray) -> np.ndarray:
+        return np.zeros(len(samples)) if drift is None else drift.at(stretch.seconds(samples))
+
+    levels = np.zeros(1) if drift is None else _LEVELS
     clusters = labels[stretch.chosen]
     trains = [stretch.spikes[clusters == cluster] for cluster in np.unique(clusters[clusters >= 0])]
     for learned in range(_NUM_ROUNDS):
         is_last = learned == _NUM_ROUNDS - 1
         matcher = _matcher(
-            stretch.traces,
+            stretch,
             trains,
             whitener=whitener,
+            displacement=displacement,
+            levels=levels,
             num_before=num_before,
             num_samples=num_samples,
-            sampling_frequency=sampling_frequency,
         )
         if matcher is None:
             return None
-        matches = matcher.find(stretch.traces)
-        used = _used_templates(matches, num_templates=matcher.num_templates)
-        matches = matches[used[matches["template"]]]
+        matches = matcher.find(stretch.traces, threshold=_LEARNING_THRESHOLD, displacement=displacement)
+        matches = matches[_used_templates(matches, num_templates=matcher.num_templates)[matches["template"]]]
         if not len(matches):
             return None
-        waveforms = matcher.cleaned_waveforms(stretch.traces, matches)
-        separation = Separation(waveforms, root=whitener.root, sampling_frequency=sampling_frequency, seed=seed)
-        parts = matches["template"]
-        if not is_last:
-            parts = _split_all(separation, waveforms, parts)
+        separation = Separation(
+            matcher.cleaned_waveforms(stretch.traces, matches),
+            matches["template"],
+            displacement=displacement(matches["time"]),
+            seconds=stretch.seconds(matches["time"]),
+            whitener=whitener,
+            sampling_frequency=stretch.sampling_frequency,
+            seed=seed,
+        )
+        parts = matches["template"] if is_last else separation.split()
         # Where a unit drifts it keeps several templates: it is not merged before they are learned.
-        seconds = matches["time"] / sampling_frequency if is_last else None
-        merged, shifts = separation.merge(waveforms, parts, times=seconds)
+        merged, shifts = separation.merge(parts, take_turns=is_last)
         trains = [matches["time"][merged == unit] + shifts[merged == unit] for unit in np.unique(merged)]
     units, unit_shifts = np.full(matcher.num_templates, -1), np.zeros(matcher.num_templates)
     units[matches["template"]], unit_shifts[matches["template"]] = merged, shifts
-    matcher.threshold = _THRESHOLD
-    return Templates(matcher=matcher, units=units, shifts=unit_shifts)
+    return Templates(matcher=matcher, units=units, shifts=unit_shifts, drift=drift)
 
 
 def _matcher(
-    traces: np.ndarray,
+    stretch: Stretch,
     trains: list[np.ndarray],
     *,
     whitener: Whitener,
+    displacement: Callable[[np.ndarray], np.ndarray],
+    levels: np.ndarray,
     num_before: int,
     num_samples: int,
-    sampling_frequency: float,
 ) -> TemplateMatcher | None:
     """Matcher of the mean waveforms of trains, where these are large enough."""
     templates, deviations = [], []
@@ -188,33 +239,30 @@ def _matcher(
         if len(train) < _LEAST_SPIKES:
             continue
         times = train[:: -(-len(train) // _SPIKES_PER_TEMPLATE)]
-        waveforms = extract_waveforms(traces, times, num_before=num_before, num_after=num_samples - num_before)
-        template = _robust_mean(waveforms)
-        scores = template.reshape(-1) @ whitener.precision
-        energy = float(scores @ template.reshape(-1))
+        waveforms = extract_waveforms(stretch.traces, times, num_before=num_before, num_after=num_samples - num_before)
+        displaced = displacement(times)
+        mean = follow(waveforms, displaced, precision=whitener.precision)
+        own = mean.at(displaced).reshape(len(times), -1)
+        scores = own @ whitener.precision
+        energies = (scores * own).sum(axis=1)
+        energy = float(energies.mean())
         if energy < _LEAST_ENERGY:
             continue
-        amplitudes = waveforms.reshape(len(waveforms), -1) @ scores / energy
+        amplitudes = (waveforms.reshape(len(times), -1) * scores).sum(axis=1) / energies
         low, high = np.percentile(amplitudes, [16, 84])
-        templates.append(template)
         # Noise alone spreads the measured amplitudes by the inverse of the energy.
         deviations.append(np.sqrt(max(((high - low) / 2) ** 2 - 1 / energy, 0.0)))
+        templates.append(mean.at(np.clip(levels, mean.seen[0] - _BEYOND, mean.seen[1] + _BEYOND)))
     if not templates:
         return None
     return TemplateMatcher(
-        np.stack(templates),
+        np.stack(templates, axis=1),
+        levels=levels,
         num_before=num_before,
         whitener=whitener,
         deviations=np.array(deviations),
-        threshold=_LEARNING_THRESHOLD,
-        sampling_frequency=sampling_frequency,
+        sampling_frequency=stretch.sampling_frequency,
     )
-
-
-def _robust_mean(waveforms: np.ndarray) -> np.ndarray:
-    """Mean without the waveforms farthest from it, which other spikes overlap."""
-    distance = ((waveforms - waveforms.mean(axis=0)) ** 2).sum(axis=(1, 2))
-    return waveforms[distance <= np.quantile(distance, _KEPT_SHARE)].mean(axis=0)
 
 
 def _used_templates(matches: np.ndarray, *, num_templates: int) -> np.ndarray:
@@ -227,14 +275,3 @@ def _used_templates(matches: np.ndarray, *, num_templates: int) -> np.ndarray:
             is_first = float(np.mean(mine["iteration"] == 0)) >= _LEAST_FIRST
             used[template] = is_first and low < float(np.median(mine["amplitude"])) < high
     return used
-
-
-def _split_all(separation: Separation, waveforms: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Labels in which each unit is split where it is of several kinds."""
-    parts = np.empty(len(labels), dtype="int64")
-    num_parts = 0
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        parts[members] = separation.split(waveforms[members]) + num_parts
-        num_parts = int(parts[members].max()) + 1
-    return parts

@@ -8,9 +8,12 @@ from spikeinterface.core import BaseRecording
 from spikeinterface.core.node_pipeline import PeakDetector
 
 from spikeinterface_simsort.detection import peak_dtype
-from spikeinterface_simsort.learning import Templates
+from spikeinterface_simsort.learning import Templates, segment_seconds
 from spikeinterface_simsort.preprocessing import check_finite
 from spikeinterface_simsort.resampling import SamplingGrid
+
+# Log odds of a spike.
+_THRESHOLD = 0.0
 
 
 class TemplatePeakDetector(PeakDetector):
@@ -37,6 +40,7 @@ class TemplatePeakDetector(PeakDetector):
         super().__init__(recording, return_output=return_output)
         self.templates = templates
         self.grid = grid
+        self._clock, self._rate = segment_seconds(recording), recording.get_sampling_frequency()
         self._kwargs.update(templates=templates, grid=grid)
 
     def get_margin(self) -> int:
@@ -56,7 +60,15 @@ class TemplatePeakDetector(PeakDetector):
         matcher = self.templates.matcher
         first_frame = start_frame - self.get_margin()
         model_traces, first_sample = self.grid.resample(traces, first_frame=first_frame)
-        matches = matcher.find(model_traces)
+
+        def displacement(samples: np.ndarray) -> np.ndarray:
+            drift = self.templates.drift
+            if drift is None:
+                return np.zeros(len(samples))
+            frames = self.grid.to_frames(samples + first_sample)
+            return drift.at(self._clock[segment_index] + frames / self._rate)
+
+        matches = matcher.find(model_traces, threshold=_THRESHOLD, displacement=displacement)
         times = matches["time"] + self.templates.shifts[matches["template"]]
         frames = np.round(self.grid.to_frames(times + first_sample)).astype("int64")
         inside = (frames >= start_frame) & (frames < end_frame) & (self.templates.units[matches["template"]] >= 0)
@@ -65,10 +77,10 @@ class TemplatePeakDetector(PeakDetector):
         order = np.argsort(frames, kind="stable")
         matches, frames, waveforms = matches[order], frames[order], waveforms[order]
 
-        largest = np.abs(matcher.templates).max(axis=1)
+        largest = np.abs(matcher.templates).max(axis=2)
         peaks = np.zeros(len(matches), dtype=peak_dtype)
         peaks["sample_index"] = frames - first_frame
-        peaks["channel_index"] = largest.argmax(axis=1)[matches["template"]]
+        peaks["channel_index"] = largest.argmax(axis=2)[matches["level"], matches["template"]]
         peaks["amplitude"] = traces[peaks["sample_index"], peaks["channel_index"]]
         peaks["segment_index"] = segment_index
         peaks["probability"] = expit(matches["log_odds"])

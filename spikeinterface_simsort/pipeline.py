@@ -14,9 +14,10 @@ from spikeinterface.core.node_pipeline import run_node_pipeline
 from spikeinterface_simsort.clustering import cluster
 from spikeinterface_simsort.compute import choose_device, job_arguments, limit_threads_in_workers
 from spikeinterface_simsort.detection import NetworkPeakDetector
+from spikeinterface_simsort.drift import estimate_drift
 from spikeinterface_simsort.embedding import NetworkEmbedder
 from spikeinterface_simsort.groups import split_blocks, split_groups
-from spikeinterface_simsort.learning import choose_stretch, learn_templates
+from spikeinterface_simsort.learning import choose_stretch, learn_templates, segment_seconds
 from spikeinterface_simsort.matching import TemplatePeakDetector
 from spikeinterface_simsort.params import SimSortParams
 from spikeinterface_simsort.preprocessing import preprocess
@@ -24,6 +25,7 @@ from spikeinterface_simsort.realignment import join_shifted
 from spikeinterface_simsort.refinement import Unit, refine, remove_double_units
 from spikeinterface_simsort.resampling import SamplingGrid
 from spikeinterface_simsort.weights import Weights, load_weights
+from spikeinterface_simsort.whitening import Whitener, noise_windows
 
 logger = logging.getLogger(__name__)
 
@@ -207,7 +209,7 @@ def match_templates(
     weights: Weights,
     params: SimSortParams,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Learn the templates of clusters and find them in the recording, overlapping spikes too.
+    """Learn the templates of clusters and find them in the recording, as the tissue moves, overlapping spikes too.
 
     Parameters
     ----------
@@ -230,14 +232,23 @@ def match_templates(
         Of the spikes found; what was given, where no template can be learned.
     """
     config = weights.config["embedder"]
-    rate = config["sampling_frequency"]
+    rate, num_samples = config["sampling_frequency"], int(weights.embedder.num_samples)  # pyright: ignore[reportArgumentType]
     grid = SamplingGrid.between(recording_frequency=preprocessed.get_sampling_frequency(), model_frequency=rate)
+    stretch = choose_stretch(preprocessed, peaks, grid=grid)
+    noise = noise_windows(stretch.traces, stretch.spikes.round().astype("int64"), num_samples=num_samples)
+    if noise is None:
+        return peaks, waveforms, labels
+    whitener = Whitener.from_noise(noise)
+    seconds = segment_seconds(preprocessed)[peaks["segment_index"]]
+    seconds += peaks["sample_index"] / preprocessed.get_sampling_frequency()
+    drift = estimate_drift(waveforms, labels, seconds=seconds, root=whitener.root)
     templates = learn_templates(
-        choose_stretch(preprocessed, peaks, grid=grid),
+        stretch,
         labels,
+        whitener=whitener,
+        drift=drift,
         num_before=round(config["ms_before"] * rate / 1000),
-        num_samples=weights.embedder.num_samples,  # pyright: ignore[reportArgumentType]
-        sampling_frequency=rate,
+        num_samples=num_samples,
         seed=params.seed,
     )
     if templates is None:

@@ -2,19 +2,24 @@
 
 Waveforms are compared in whitened coordinates, in which noise has variance 1 in every direction. A neuron's amplitude
 varies, and so does the time at which its spikes are aligned: along a template and along its derivative in time, units
-do not differ.
+do not differ. What the tissue's movement does to waveforms is taken off them. What else makes a neuron's waveforms vary
+is learned from most units of the recording; waveforms that vary by more are of two neurons.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import expit
 from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
 
 from spikeinterface_simsort.clustering import discriminant_axis
+from spikeinterface_simsort.drift import MovingMean, follow
 from spikeinterface_simsort.template_matching import shift_matrix
+from spikeinterface_simsort.whitening import Whitener
 
 # Principal directions of all waveforms in which units are compared, and of two units in which they are parted.
 _DIMENSIONS, _LOCAL_DIMENSIONS = 16, 6
@@ -24,7 +29,7 @@ _SPIKES_PER_FIT = 3000
 # Templates that differ by less than this share of the larger are one neuron's, if their amplitudes are alike.
 _SAME, _SAME_AMPLITUDES = 0.18, (0.67, 1.5)
 # Two neurons are aligned alike: what is alike only when shifted is one neuron's, aligned now here, now there.
-_SAME_SHIFTED = 0.25
+_SAME_SHIFTED = 0.30
 # Those that differ by more of it, or by so many standard deviations of the noise, or whose amplitudes are too unlike,
 # are two.
 _OTHER, _OTHER_DISTANCE, _OTHER_AMPLITUDES = 0.6, 8.0, (0.5, 2.0)
@@ -32,7 +37,9 @@ _MAX_SHIFT_MS = 1.0
 # Where spikes of two units are aligned differently by more samples, only their templates are compared.
 _ALIGNED = 2.0
 # Two Gaussians of one width are better than one by this log likelihood, a spike and altogether, and lie so far apart.
-_LOG_LIKELIHOOD, _PER_SPIKE, _LEAST_GAP = 25.0, 0.01, 2.2
+_LOG_LIKELIHOOD, _PER_SPIKE, _LEAST_GAP = 25.0, 0.01, 1.5
+# One neuron's Gaussian is wider than that of most neurons of the recording by no more than this.
+_MOST_WIDER = 1.08
 _LEAST_WEIGHT, _NUM_STEPS = 0.04, 100
 _MIN_SPIKES_SPLIT = 30
 # Templates of a neuron that moves differ by less than this; it looks like one of them at a time.
@@ -83,40 +90,174 @@ class Difference:
         return self.share > _OTHER or self.distance > _OTHER_DISTANCE or not alike
 
 
+@dataclass
+class _Unit:
+    """Spikes of a unit, by index, and their mean."""
+
+    spikes: np.ndarray
+    mean: MovingMean
+    middle: float
+
+
 class Separation:
-    """What tells the waveforms of one recording apart.
+    """What tells the units of one recording apart, and of how many neurons each is.
 
     Parameters
     ----------
     waveforms : np.ndarray, float32 [num_spikes, num_samples, num_channels]
-        Of all units, in units of noise.
-    root : np.ndarray, float32 [dim, dim]
-        Whitens them.
+        In units of noise.
+    labels : np.ndarray, int64 [num_spikes]
+        Their units.
+    displacement : np.ndarray, float64 [num_spikes]
+        Of the tissue, at each spike.
+    seconds : np.ndarray, float64 [num_spikes]
+        When each was.
+    whitener : Whitener
+        The noise.
     sampling_frequency : float
         Of the waveforms, in Hz.
     seed : int
         Of what is drawn.
     """
 
-    def __init__(self, waveforms: np.ndarray, *, root: np.ndarray, sampling_frequency: float, seed: int) -> None:
+    def __init__(
+        self,
+        waveforms: np.ndarray,
+        labels: np.ndarray,
+        *,
+        displacement: np.ndarray,
+        seconds: np.ndarray,
+        whitener: Whitener,
+        sampling_frequency: float,
+        seed: int,
+    ) -> None:
+        self.waveforms, self.labels, self.displacement, self.seconds = waveforms, labels, displacement, seconds
         self.seed = seed
         num_samples = waveforms.shape[1]
-        whitened = _thinned(waveforms, _SPIKES_PER_COVARIANCE).reshape(-1, len(root)) @ root
-        self._axes = _principal_axes(whitened, _DIMENSIONS).astype("float32")
-        self._root, self._projection = root, root @ self._axes
+        self._whitener = whitener
+        self._axes = _principal_axes(self._whiten(_thinned(waveforms, _SPIKES_PER_COVARIANCE)), _DIMENSIONS)
+        self._axes = self._axes.astype("float32")
+        self._projection = whitener.root @ self._axes
         reach = _MAX_SHIFT_MS * sampling_frequency / 1000
         self._shifts = np.arange(-reach, reach + 0.1, 0.25)
         self._shift_matrices = np.stack([shift_matrix(num_samples, shift) for shift in self._shifts])
         origin = np.arange(num_samples) - self._shifts[:, None]
         self._held = ((origin >= 0) & (origin <= num_samples - 1)).astype("float32")[:, :, None]
+        self._mismatch = self._usual_mismatch()
 
-    def project(self, waveforms: np.ndarray) -> np.ndarray:
+    def split(self) -> np.ndarray:
+        """Split each unit in two, and each part again, as long as its waveforms are of two neurons.
+
+        Returns
+        -------
+        np.ndarray, int64 [num_spikes]
+            Labels from 0.
+        """
+        parts, num_parts = np.empty(len(self.labels), dtype="int64"), 0
+        for label in np.unique(self.labels):
+            unit = self._unit(np.flatnonzero(self.labels == label))
+            parts[unit.spikes] = self._split(self._steady(unit), depth=_MAX_DEPTH) + num_parts
+            num_parts = int(parts[unit.spikes].max()) + 1
+        return parts
+
+    def merge(self, labels: np.ndarray, *, take_turns: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Merge units that are one neuron's, the most alike first.
+
+        Parameters
+        ----------
+        labels : np.ndarray, int64 [num_spikes]
+            The units.
+        take_turns : bool
+            Whether units that look alike and hardly ever fire in the same seconds are one that drifts.
+
+        Returns
+        -------
+        labels : np.ndarray, int64 [num_spikes]
+            The larger unit gives the label.
+        shifts : np.ndarray, float64 [num_spikes]
+            Samples that a spike is to be moved to be aligned like its unit.
+        """
+        labels, shifts, own = labels.copy(), np.zeros(len(labels)), self.waveforms
+        self.waveforms = own.copy()
+        units = {int(label): self._unit(np.flatnonzero(labels == label)) for label in np.unique(labels)}
+        differences: dict[tuple[int, int], Difference] = {}
+        two: set[tuple[int, int]] = set()
+        merged = True
+        while merged:
+            merged = False
+            ordered = sorted(units, key=lambda label: -len(units[label].spikes))
+            pairs = [(one, other) for index, one in enumerate(ordered) for other in ordered[index + 1 :]]
+            for one, other in pairs:
+                if (one, other) not in differences:
+                    differences[one, other] = self._difference(units[one], units[other])
+            for pair in sorted(pairs, key=lambda pair: differences[pair].share):
+                if pair in two:
+                    continue
+                one, other = (units[label] for label in pair)
+                if not self._are_one(one, other, differences[pair], take_turns=take_turns):
+                    two.add(pair)
+                    continue
+                shift = differences[pair].shift
+                self.waveforms[other.spikes] = _delayed(self.waveforms[other.spikes], shift)
+                shifts[other.spikes] -= shift
+                labels[other.spikes] = pair[0]
+                units[pair[0]] = self._unit(np.concatenate([one.spikes, units.pop(pair[1]).spikes]))
+                # What was known of either is no longer true of both together.
+                differences = {known: value for known, value in differences.items() if not set(pair) & set(known)}
+                two = {known for known in two if not set(pair) & set(known)}
+                merged = True
+                break
+        self.waveforms = own
+        return labels, shifts
+
+    def _usual_mismatch(self) -> float:
+        """By how much the waveforms of most units vary more than noise does, as a share of their energy."""
+        shares = []
+        for label in np.unique(self.labels):
+            spikes = np.flatnonzero(self.labels == label)
+            if len(spikes) >= 2 * _MIN_SPIKES_SPLIT:
+                waveforms = self._steady(self._unit(spikes))
+                points = self._without_invariant(self._project(waveforms), template=waveforms.mean(axis=0))
+                largest = float(np.linalg.eigvalsh(np.cov(_nearest(points), rowvar=False))[-1])
+                noise = _largest_of_noise(_DIMENSIONS - 2, num_spikes=len(spikes))
+                shares.append((largest / noise - 1) / self._energy(waveforms))
+        return max(float(np.median(shares)), 0.0) if shares else np.inf
+
+    def _widest(self, waveforms: np.ndarray) -> float:
+        """Largest variance, in a direction that is chosen for it, of the waveforms of one neuron."""
+        of_noise = _largest_of_noise(_LOCAL_DIMENSIONS, num_spikes=len(waveforms))
+        return _MOST_WIDER * (1 + self._mismatch * self._energy(waveforms)) * of_noise
+
+    def _energy(self, waveforms: np.ndarray) -> float:
+        return float((self._whiten(waveforms.mean(axis=0)[None]) ** 2).sum())
+
+    def _unit(self, spikes: np.ndarray) -> _Unit:
+        displacement = self.displacement[spikes]
+        mean = follow(self.waveforms[spikes], displacement, precision=self._whitener.precision)
+        return _Unit(spikes=spikes, mean=mean, middle=float(displacement.mean()))
+
+    def _steady(self, unit: _Unit, *, at: float = 0.0, most: int | None = None) -> np.ndarray:
+        """Waveforms of a unit, or of every so many-th of its spikes, as they would be at one displacement."""
+        spikes = unit.spikes if most is None else _thinned(unit.spikes, most)
+        if not unit.mean.slope.any():
+            return self.waveforms[spikes]
+        away = (self.displacement[spikes] - at).astype("float32")
+        return self.waveforms[spikes] - away[:, None, None] * unit.mean.slope
+
+    def _project(self, waveforms: np.ndarray) -> np.ndarray:
         """Whitened coordinates of waveforms, float32 [num_spikes, num_dimensions]."""
         return waveforms.reshape(len(waveforms), -1) @ self._projection
 
-    def difference(self, waveforms: np.ndarray, others: np.ndarray) -> Difference:
-        """Compare the mean waveform of a unit with another's, float32 [num_spikes, num_samples, num_channels] each."""
-        template, other = waveforms.mean(axis=0), others.mean(axis=0)
+    def _difference(self, one: _Unit, other: _Unit) -> Difference:
+        """Compare a unit with a smaller one, where the tissue was when that one fired."""
+        templates = (
+            self.waveforms[unit.spikes].mean(axis=0) + np.float32(other.middle - unit.middle) * unit.mean.slope
+            for unit in (one, other)
+        )
+        return self.compare(*templates, num_spikes=(len(one.spikes), len(other.spikes)))
+
+    def compare(self, template: np.ndarray, other: np.ndarray, *, num_spikes: tuple[int, int]) -> Difference:
+        """Compare two mean waveforms, float32 [num_samples, num_channels], of so many spikes each."""
         # Over the samples that both hold.
         firsts, shifted = self._whiten(self._held * template), self._whiten(self._shift_matrices @ other)
         lengths = np.linalg.norm(firsts, axis=1) * np.linalg.norm(shifted, axis=1)
@@ -126,7 +267,7 @@ class Separation:
         energy = max(float(first @ first), 1e-6)
         remaining = difference - invariant @ (invariant.T @ difference)
         # What noise alone makes two means differ by.
-        noise = len(first) * (1 / len(waveforms) + 1 / len(others))
+        noise = len(first) * (1 / num_spikes[0] + 1 / num_spikes[1])
         return Difference(
             shift=float(self._shifts[best]),
             share=float(np.sqrt(max(remaining @ remaining - noise, 0.0) / energy)),
@@ -134,128 +275,64 @@ class Separation:
             distance=float(np.sqrt(max(difference @ difference - noise, 0.0))),
         )
 
-    def split(self, waveforms: np.ndarray, *, depth: int = _MAX_DEPTH) -> np.ndarray:
-        """Split a unit in two, and each half again, as long as its waveforms are of two kinds.
-
-        Parameters
-        ----------
-        waveforms : np.ndarray, float32 [num_spikes, num_samples, num_channels]
-            Of one unit.
-        depth : int
-            How often.
-
-        Returns
-        -------
-        np.ndarray, int64 [num_spikes]
-            Labels from 0.
-        """
-        labels = np.zeros(len(waveforms), dtype="int64")
-        if len(waveforms) < 2 * _MIN_SPIKES_SPLIT or depth == 0:
-            return labels
-        points = self.project(waveforms)
-        half = self._halves(points, template=waveforms.mean(axis=0))
-        sizes = np.bincount(half, minlength=2)
-        if sizes.min() < _MIN_SPIKES_SPLIT:
-            return labels
-        larger = int(sizes.argmax())
-        difference = self.difference(waveforms[half == larger], waveforms[half != larger])
-        if difference.share < _SAME or not are_two(points[half == 0], points[half == 1]):
-            return labels
-        for side in (0, 1):
-            members = np.flatnonzero(half == side)
-            labels[members] = self.split(waveforms[members], depth=depth - 1) + labels.max() + side
-        return labels
-
-    def merge(
-        self, waveforms: np.ndarray, labels: np.ndarray, *, times: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Merge units that are one, the most alike first.
-
-        Parameters
-        ----------
-        waveforms : np.ndarray, float32 [num_spikes, num_samples, num_channels]
-            Of all units.
-        labels : np.ndarray, int64 [num_spikes]
-            Their units.
-        times : np.ndarray, float64 [num_spikes], optional
-            In seconds. Without them, no two units are taken for one that drifts.
-
-        Returns
-        -------
-        labels : np.ndarray, int64 [num_spikes]
-            The larger unit gives the label.
-        shifts : np.ndarray, float64 [num_spikes]
-            Samples that a spike is to be moved to be aligned like its unit.
-        """
-        labels, shifts, waveforms = labels.copy(), np.zeros(len(labels)), waveforms.copy()
-        members = {int(unit): np.flatnonzero(labels == unit) for unit in np.unique(labels)}
-        differences: dict[tuple[int, int], Difference] = {}
-        two: set[tuple[int, int]] = set()
-        while True:
-            units = sorted(members, key=lambda unit: -len(members[unit]))
-            pairs = [(unit, other) for index, unit in enumerate(units) for other in units[index + 1 :]]
-            for pair in pairs:
-                if pair not in differences:
-                    differences[pair] = self.difference(*(waveforms[members[unit]] for unit in pair))
-            for unit, other in sorted(pairs, key=lambda pair: differences[pair].share):
-                difference = differences[unit, other]
-                if (unit, other) in two:
-                    continue
-                pair_times = None if times is None else (times[members[unit]], times[members[other]])
-                if not self._are_one(difference, waveforms[members[unit]], waveforms[members[other]], times=pair_times):
-                    two.add((unit, other))
-                    continue
-                waveforms[members[other]] = _delayed(waveforms[members[other]], difference.shift)
-                shifts[members[other]] -= difference.shift
-                labels[members[other]] = unit
-                members[unit] = np.concatenate([members[unit], members.pop(other)])
-                # What was known of either is no longer true of both together.
-                differences = {pair: known for pair, known in differences.items() if not {unit, other} & set(pair)}
-                two = {pair for pair in two if not {unit, other} & set(pair)}
-                break
-            else:
-                return labels, shifts
-
-    def _are_one(
-        self,
-        difference: Difference,
-        waveforms: np.ndarray,
-        others: np.ndarray,
-        *,
-        times: tuple[np.ndarray, np.ndarray] | None,
-    ) -> bool:
-        if difference.is_none or (times is not None and difference.is_drift and take_turns(*times)):
+    def _are_one(self, one: _Unit, other: _Unit, difference: Difference, *, take_turns: bool) -> bool:
+        if difference.is_none:
+            return True
+        if take_turns and difference.is_drift and fire_in_turns(self.seconds[one.spikes], self.seconds[other.spikes]):
             return True
         if difference.is_clear:
             return False
-        moved = _delayed(_thinned(others, _SPIKES_PER_FIT), difference.shift)
-        return not are_two(self.project(_thinned(waveforms, _SPIKES_PER_FIT)), self.project(moved))
+        waveforms, others = (self._steady(unit, at=other.middle, most=_SPIKES_PER_FIT) for unit in (one, other))
+        points, moved = self._project(waveforms), self._project(_delayed(others, difference.shift))
+        return not are_two(points, moved, widest=self._widest(waveforms))
+
+    def _split(self, waveforms: np.ndarray, *, depth: int) -> np.ndarray:
+        labels = np.zeros(len(waveforms), dtype="int64")
+        if len(waveforms) < 2 * _MIN_SPIKES_SPLIT or depth == 0:
+            return labels
+        points, widest = self._project(waveforms), self._widest(waveforms)
+        for second in self._halves(points, template=waveforms.mean(axis=0), widest=widest):
+            if min(second.sum(), (~second).sum()) < _MIN_SPIKES_SPLIT:
+                continue
+            larger, smaller = (second, ~second) if second.mean() > 0.5 else (~second, second)
+            difference = self.compare(
+                waveforms[larger].mean(axis=0),
+                waveforms[smaller].mean(axis=0),
+                num_spikes=(int(larger.sum()), int(smaller.sum())),
+            )
+            if difference.share >= _SAME and are_two(points[~second], points[second], widest=widest):
+                for step, side in enumerate((~second, second)):
+                    labels[side] = self._split(waveforms[side], depth=depth - 1) + labels.max() + step
+                break
+        return labels
 
     def _whiten(self, waveforms: np.ndarray) -> np.ndarray:
-        return waveforms.reshape(len(waveforms), -1) @ self._root
+        return waveforms.reshape(len(waveforms), -1) @ self._whitener.root
 
     def _invariant_axes(self, template: np.ndarray) -> np.ndarray:
         """Orthonormal whitened directions of amplitude and of time, [dim, 2]."""
         return np.linalg.qr(self._whiten(np.stack([template, np.gradient(template, axis=0)])).T)[0]
 
-    def _halves(self, points: np.ndarray, *, template: np.ndarray) -> np.ndarray:
-        """The two clusters that a unit would be made of; 0 or 1 for each spike."""
+    def _without_invariant(self, points: np.ndarray, *, template: np.ndarray) -> np.ndarray:
+        """Points about their mean, without what amplitude and time change."""
         invariant = np.linalg.qr(self._axes.T @ self._invariant_axes(template))[0]
         centred = points - points.mean(axis=0)
-        centred -= (centred @ invariant) @ invariant.T
+        return centred - (centred @ invariant) @ invariant.T
+
+    def _halves(self, points: np.ndarray, *, template: np.ndarray, widest: float) -> Iterator[np.ndarray]:
+        """Ways to part a unit in two: which spikes are the second's, bool [num_spikes]."""
+        centred = self._without_invariant(points, template=template)
         # Overlaps that were not resolved must not give the directions.
-        energy = (centred**2).sum(axis=1)
-        usual = centred[energy <= np.quantile(energy, 0.95)]
-        axes = _principal_axes(usual, _LOCAL_DIMENSIONS)
-        reduced = centred @ axes
+        reduced = centred @ _principal_axes(_nearest(centred), _LOCAL_DIMENSIONS)
+        yield _halves_along(reduced[:, 0], widest=widest)
         radius = (reduced**2).sum(axis=1)
         fitted = _thinned(reduced[radius <= np.quantile(radius, 0.98)], _SPIKES_PER_FIT)
         mixture = GaussianMixture(2, covariance_type="tied", n_init=3, random_state=self.seed, reg_covar=0.1)
         with threadpool_limits(1):
-            return mixture.fit(fitted).predict(reduced)
+            yield mixture.fit(fitted).predict(reduced) == 1
 
 
-def are_two(points: np.ndarray, others: np.ndarray) -> bool:
+def are_two(points: np.ndarray, others: np.ndarray, *, widest: float = np.inf) -> bool:
     """Whether two clusters are two, on the line that parts them best.
 
     Their spikes are compared with two Gaussians of one width, and with one Gaussian. Where a single cluster was cut in
@@ -265,6 +342,8 @@ def are_two(points: np.ndarray, others: np.ndarray) -> bool:
     ----------
     points, others : np.ndarray, float32 [num_spikes, num_dimensions]
         Members of either.
+    widest : float
+        Largest variance of one cluster.
 
     Returns
     -------
@@ -275,11 +354,12 @@ def are_two(points: np.ndarray, others: np.ndarray) -> bool:
     axes = _principal_axes(residual, _LOCAL_DIMENSIONS - 1)
     axes = np.linalg.qr(np.column_stack([difference, axes]))[0]
     points, others = points @ axes, others @ axes
-    along = np.concatenate([points, others]) @ discriminant_axis(points, others)
-    return is_bimodal(along, first=np.arange(len(along)) < len(points))
+    axis = discriminant_axis(points, others)
+    along = np.concatenate([points, others]) @ (axis / max(float(np.linalg.norm(axis)), 1e-12))
+    return is_bimodal(along, first=np.arange(len(along)) < len(points), widest=widest)
 
 
-def take_turns(times: np.ndarray, others: np.ndarray) -> bool:
+def fire_in_turns(times: np.ndarray, others: np.ndarray) -> bool:
     """Whether two units hardly ever fire in the same seconds, as one neuron's halves do that moves to and fro.
 
     Parameters
@@ -298,7 +378,7 @@ def take_turns(times: np.ndarray, others: np.ndarray) -> bool:
     return float(np.minimum(*shares).sum()) < _MOST_TOGETHER
 
 
-def is_bimodal(values: np.ndarray, *, first: np.ndarray) -> bool:
+def is_bimodal(values: np.ndarray, *, first: np.ndarray, widest: float = np.inf) -> bool:
     """Whether values come from two Gaussians of one width rather than from one.
 
     Parameters
@@ -307,6 +387,8 @@ def is_bimodal(values: np.ndarray, *, first: np.ndarray) -> bool:
         One number a spike.
     first : np.ndarray, bool [num_values]
         Which are thought to belong to the first of two: where the fit begins.
+    widest : float
+        Largest variance of one Gaussian.
 
     Returns
     -------
@@ -325,7 +407,7 @@ def is_bimodal(values: np.ndarray, *, first: np.ndarray) -> bool:
         if not least < weight < 1 - least:
             return False
         one, two = float(np.average(values, weights=1 - share)), float(np.average(values, weights=share))
-        variance = float(np.mean((1 - share) * (values - one) ** 2 + share * (values - two) ** 2))
+        variance = min(float(np.mean((1 - share) * (values - one) ** 2 + share * (values - two) ** 2)), widest)
         if variance <= 0:
             return True
         log_one = np.log(1 - weight) - (values - one) ** 2 / (2 * variance)
@@ -333,9 +415,35 @@ def is_bimodal(values: np.ndarray, *, first: np.ndarray) -> bool:
         together = np.logaddexp(log_one, log_two)
         share = np.exp(log_two - together)
         log_likelihood = float(together.sum()) - 0.5 * len(values) * np.log(variance)
-    gain = log_likelihood + 0.5 * len(values) * (np.log(values.var()) + 1)
+    single = min(float(values.var()), widest)
+    gain = log_likelihood + 0.5 * len(values) * (np.log(single) + values.var() / single)
     gap = abs(two - one) / np.sqrt(variance)
     return bool(gap > _LEAST_GAP and gain > _LOG_LIKELIHOOD + _PER_SPIKE * len(values))
+
+
+def _halves_along(values: np.ndarray, *, widest: float) -> np.ndarray:
+    """Which values belong to the upper of two Gaussians of one width, bool [num_values]."""
+    values = np.clip(values, *np.quantile(values, [0.02, 0.98])).astype("float64")
+    one, two = np.quantile(values, [0.15, 0.85])
+    weight, variance, share = 0.5, max(min(widest, float(values.var())), 1e-9), np.zeros(len(values))
+    for _ in range(_NUM_STEPS):
+        share = expit(np.log(weight / (1 - weight)) + ((values - one) ** 2 - (values - two) ** 2) / (2 * variance))
+        weight = float(np.clip(share.mean(), 0.02, 0.98))
+        one, two = float(np.average(values, weights=1 - share)), float(np.average(values, weights=share))
+        variance = float(np.mean((1 - share) * (values - one) ** 2 + share * (values - two) ** 2))
+        variance = max(min(widest, variance), 1e-9)
+    return share > 0.5
+
+
+def _largest_of_noise(num_dimensions: int, *, num_spikes: int) -> float:
+    """Largest variance in any direction of so many points of variance 1 (Marchenko and Pastur)."""
+    return (1 + np.sqrt(num_dimensions / num_spikes)) ** 2
+
+
+def _nearest(points: np.ndarray) -> np.ndarray:
+    """Points but for the farthest twentieth."""
+    energy = (points**2).sum(axis=1)
+    return points[energy <= np.quantile(energy, 0.95)]
 
 
 def _principal_axes(points: np.ndarray, num_axes: int) -> np.ndarray:

@@ -6,10 +6,11 @@ from scipy.ndimage import gaussian_filter1d
 from spikeinterface.core import BaseRecording, BaseSorting, NumpyRecording
 
 from spikeinterface_simsort import pipeline
-from spikeinterface_simsort.learning import choose_stretch, learn_templates
+from spikeinterface_simsort.drift import Drift
+from spikeinterface_simsort.learning import Stretch, Templates, choose_stretch, learn_templates
 from spikeinterface_simsort.params import SimSortParams
 from spikeinterface_simsort.resampling import SamplingGrid
-from spikeinterface_simsort.separation import Difference, Separation, is_bimodal, take_turns
+from spikeinterface_simsort.separation import Difference, Separation, fire_in_turns, is_bimodal
 from spikeinterface_simsort.template_matching import TemplateMatcher, shift_matrix
 from spikeinterface_simsort.whitening import Whitener, noise_windows
 
@@ -54,15 +55,25 @@ def whitener() -> Whitener:
     return Whitener.from_noise(windows)
 
 
-def matcher_of(whitener: Whitener, templates: np.ndarray = TEMPLATES) -> TemplateMatcher:
+def matcher_of(
+    whitener: Whitener, templates: np.ndarray = TEMPLATES[None], levels: tuple[float, ...] = (0.0,)
+) -> TemplateMatcher:
     return TemplateMatcher(
         templates,
+        levels=np.array(levels),
         num_before=NUM_BEFORE,
         whitener=whitener,
-        deviations=np.full(len(templates), 0.1),
-        threshold=0.0,
+        deviations=np.full(templates.shape[1], 0.1),
         sampling_frequency=RATE,
     )
+
+
+def still(samples: np.ndarray) -> np.ndarray:
+    return np.zeros(len(samples))
+
+
+def find(matcher: TemplateMatcher, traces: np.ndarray) -> np.ndarray:
+    return matcher.find(traces, threshold=0.0, displacement=still)
 
 
 def test_whitened_noise_has_unit_variance_where_it_is_not_weak(whitener: Whitener) -> None:
@@ -109,7 +120,7 @@ def test_every_spike_is_found_once_with_its_time_and_amplitude(whitener: Whitene
     amplitudes = np.random.default_rng(7).normal(1.0, 0.08, 600)
     add_spikes(traces, times[::2], TEMPLATES[0], amplitudes=amplitudes[::2])
     add_spikes(traces, times[1::2], TEMPLATES[1], amplitudes=amplitudes[1::2])
-    matches = matcher_of(whitener).find(traces)
+    matches = find(matcher_of(whitener), traces)
     assert len(matches) == 600
     np.testing.assert_array_equal(matches["template"], np.arange(600) % 2)
     assert np.sqrt(np.mean((matches["time"] - times) ** 2)) < 0.4
@@ -122,7 +133,7 @@ def test_overlapping_spikes_are_both_found(whitener: Whitener) -> None:
     lags = np.random.default_rng(10).integers(-15, 16, 300)
     add_spikes(traces, times, TEMPLATES[0])
     add_spikes(traces, times + lags, TEMPLATES[1])
-    matches = matcher_of(whitener).find(traces)
+    matches = find(matcher_of(whitener), traces)
     for index, train in enumerate((times, times + lags)):
         found = matches["time"][matches["template"] == index]
         hit = [np.abs(found - time).min() < 4 for time in train]
@@ -131,7 +142,7 @@ def test_overlapping_spikes_are_both_found(whitener: Whitener) -> None:
 
 
 def test_noise_alone_holds_no_spike(whitener: Whitener) -> None:
-    assert len(matcher_of(whitener).find(noise(60.0, seed=11))) <= 2
+    assert len(find(matcher_of(whitener), noise(60.0, seed=11))) <= 2
 
 
 def test_what_is_found_does_not_depend_on_where_traces_begin(whitener: Whitener) -> None:
@@ -139,7 +150,7 @@ def test_what_is_found_does_not_depend_on_where_traces_begin(whitener: Whitener)
     times = spaced_times(300, seed=13, spacing=500)
     add_spikes(traces, times, TEMPLATES[0])
     matcher, cut = matcher_of(whitener), 31_234
-    whole, part = matcher.find(traces), matcher.find(traces[cut:])
+    whole, part = find(matcher, traces), find(matcher, traces[cut:])
     margin = matcher.margin_samples()
     whole, part = whole[whole["time"] > cut + margin], part[part["time"] > margin]
     assert len(whole) > 100
@@ -152,7 +163,7 @@ def test_cleaned_waveforms_hold_one_spike(whitener: Whitener) -> None:
     add_spikes(traces, times, TEMPLATES[0])
     add_spikes(traces, times + 12, TEMPLATES[1])
     matcher = matcher_of(whitener)
-    matches = matcher.find(traces)
+    matches = find(matcher, traces)
     waveforms = matcher.cleaned_waveforms(traces, matches)
     for index in (0, 1):
         mean = waveforms[matches["template"] == index].mean(axis=0)
@@ -164,9 +175,9 @@ def test_spikes_at_the_border_are_no_trouble(whitener: Whitener) -> None:
     traces[:10] += TEMPLATES[0][NUM_BEFORE : NUM_BEFORE + 10]
     traces[-20:] += TEMPLATES[0][:20]
     matcher = matcher_of(whitener)
-    matches = matcher.find(traces)
+    matches = find(matcher, traces)
     assert np.isfinite(matcher.cleaned_waveforms(traces, matches)).all()
-    assert len(matcher.find(traces[:0])) == 0
+    assert len(find(matcher, traces[:0])) == 0
 
 
 def waveforms_of(mean: np.ndarray, num_spikes: int, *, seed: int) -> np.ndarray:
@@ -176,8 +187,24 @@ def waveforms_of(mean: np.ndarray, num_spikes: int, *, seed: int) -> np.ndarray:
     return mean + windows[chosen]
 
 
-def separation_of(waveforms: np.ndarray, whitener: Whitener) -> Separation:
-    return Separation(waveforms, root=whitener.root, sampling_frequency=RATE, seed=0)
+def separation_of(
+    waveforms: np.ndarray,
+    whitener: Whitener,
+    *,
+    labels: np.ndarray | None = None,
+    displacement: np.ndarray | None = None,
+    seconds: np.ndarray | None = None,
+) -> Separation:
+    num_spikes = len(waveforms)
+    return Separation(
+        waveforms,
+        np.zeros(num_spikes, dtype="int64") if labels is None else labels,
+        displacement=np.zeros(num_spikes) if displacement is None else displacement,
+        seconds=np.arange(num_spikes) / 10.0 if seconds is None else seconds,
+        whitener=whitener,
+        sampling_frequency=RATE,
+        seed=0,
+    )
 
 
 def test_two_units_in_one_are_split_and_not_merged_again(whitener: Whitener) -> None:
@@ -185,13 +212,25 @@ def test_two_units_in_one_are_split_and_not_merged_again(whitener: Whitener) -> 
     waveforms = np.concatenate([waveforms_of(TEMPLATES[0], 400, seed=1), waveforms_of(other, 250, seed=2)])
     truth = np.repeat([0, 1], [400, 250])
     separation = separation_of(waveforms, whitener)
-    labels = separation.split(waveforms)
+    labels = separation.split()
     assert len(np.unique(labels)) == 2
     agreement = np.mean(labels == truth)
     assert max(agreement, 1 - agreement) > 0.95
-    merged, shifts = separation.merge(waveforms, labels)
+    merged, shifts = separation.merge(labels, take_turns=False)
     np.testing.assert_array_equal(merged, labels)
     assert not shifts.any()
+
+
+def test_two_units_that_overlap_are_split_where_others_say_how_wide_one_is(whitener: Whitener) -> None:
+    # 2.9 standard deviations apart: hardly a valley between them, but wider together than each of the others.
+    means = [TEMPLATES[0], template((8.7, 7.2, 3, 2)), TEMPLATES[1], template((2, 9, 3, 6), width=3.5)]
+    waveforms = np.concatenate([waveforms_of(mean, 600, seed=20 + index) for index, mean in enumerate(means)])
+    labels = np.repeat([0, 0, 1, 2], 600)
+    parts = separation_of(waveforms, whitener, labels=labels).split()
+    assert len(np.unique(parts)) == 4
+    assert len(np.unique(parts[1200:1800])) == len(np.unique(parts[1800:])) == 1
+    agreement = np.mean((parts[:1200] == parts[0]) == (np.arange(1200) < 600))
+    assert max(agreement, 1 - agreement) > 0.8
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -200,20 +239,20 @@ def test_one_unit_is_not_split(whitener: Whitener, seed: int) -> None:
     # Amplitudes and times vary, as they do.
     shapes = np.stack([shift_matrix(NUM_SAMPLES, shift) @ TEMPLATES[0] for shift in rng.uniform(-0.4, 0.4, 500)])
     waveforms = waveforms_of(shapes * rng.normal(1, 0.15, (500, 1, 1)).astype("float32"), 500, seed=seed)
-    assert not separation_of(waveforms, whitener).split(waveforms).any()
+    assert not separation_of(waveforms, whitener).split().any()
 
 
 def test_halves_of_a_unit_are_merged(whitener: Whitener) -> None:
     waveforms = waveforms_of(TEMPLATES[0], 500, seed=3)
     labels = np.random.default_rng(0).integers(0, 3, 500)
-    merged, _ = separation_of(waveforms, whitener).merge(waveforms, labels)
+    merged, _ = separation_of(waveforms, whitener).merge(labels, take_turns=False)
     assert len(np.unique(merged)) == 1
 
 
 def test_unit_that_is_aligned_at_two_times_is_merged_and_moved(whitener: Whitener) -> None:
     late = waveforms_of(shift_matrix(NUM_SAMPLES, 5.0) @ TEMPLATES[0], 200, seed=4)
     waveforms = np.concatenate([waveforms_of(TEMPLATES[0], 400, seed=5), late])
-    merged, shifts = separation_of(waveforms, whitener).merge(waveforms, np.repeat([7, 3], [400, 200]))
+    merged, shifts = separation_of(waveforms, whitener).merge(np.repeat([7, 3], [400, 200]), take_turns=False)
     np.testing.assert_array_equal(merged, 7)
     # The waveform comes late in its window: its spike is later than was thought.
     np.testing.assert_allclose(shifts, np.repeat([0.0, 5.0], [400, 200]), atol=0.3)
@@ -224,20 +263,21 @@ def test_unit_that_drifts_is_merged_if_it_looks_like_one_or_the_other(whitener: 
         [waveforms_of(TEMPLATES[0], 300, seed=6), waveforms_of(template((8, 7.5, 3, 2)), 300, seed=7)]
     )
     labels = np.repeat([0, 1], 300)
-    separation = separation_of(waveforms, whitener)
     rng = np.random.default_rng(8)
     apart = np.concatenate([rng.uniform(0, 50, 300), rng.uniform(60, 110, 300)])
-    assert len(np.unique(separation.merge(waveforms, labels, times=apart)[0])) == 1
-    together = rng.uniform(0, 110, 600)
-    assert len(np.unique(separation.merge(waveforms, labels, times=together)[0])) == 2
+    for seconds, take_turns, num_units in ((apart, True, 1), (apart, False, 2), (rng.uniform(0, 110, 600), True, 2)):
+        separation = separation_of(waveforms, whitener, labels=labels, seconds=seconds)
+        assert len(np.unique(separation.merge(labels, take_turns=take_turns)[0])) == num_units
 
 
 def test_difference_is_of_shape_not_of_noise(whitener: Whitener) -> None:
     separation = separation_of(waveforms_of(TEMPLATES[0], 500, seed=9), whitener)
-    few = separation.difference(waveforms_of(TEMPLATES[0], 300, seed=10), waveforms_of(TEMPLATES[0], 20, seed=11))
+    mean = waveforms_of(TEMPLATES[0], 300, seed=10).mean(axis=0)
+    few = separation.compare(mean, waveforms_of(TEMPLATES[0], 20, seed=11).mean(axis=0), num_spikes=(300, 20))
     assert few.share < 0.12
     assert few.is_none
-    half = separation.difference(waveforms_of(TEMPLATES[0], 300, seed=10), waveforms_of(TEMPLATES[0] / 2, 300, seed=12))
+    half = waveforms_of(TEMPLATES[0] / 2, 300, seed=12).mean(axis=0)
+    half = separation.compare(mean, half, num_spikes=(300, 300))
     assert half.amplitude == pytest.approx(0.5, abs=0.02)
     assert half.share < 0.05
     assert not half.is_none
@@ -252,22 +292,41 @@ def test_bimodal() -> None:
     two = np.concatenate([values[:600] - 1.7, values[600:] + 1.7])
     assert is_bimodal(two, first=np.arange(1000) < 600)
     assert not is_bimodal(np.zeros(10), first=np.arange(10) < 5)
+    # Two that overlap too much to be seen as two are wider than one can be.
+    near = np.concatenate([values[:500] - 1.0, values[500:] + 1.0])
+    assert not is_bimodal(near, first=near < 0)
+    assert is_bimodal(near, first=near < 0, widest=1.2)
+    assert not is_bimodal(values, first=values < 0, widest=1.2)
     assert not is_bimodal(values, first=np.zeros(1000, dtype=bool))
 
 
 def test_turns() -> None:
     rng = np.random.default_rng(0)
     early, late = rng.uniform(0, 50, 200), rng.uniform(50, 100, 200)
-    assert take_turns(early, late)
-    assert not take_turns(early, rng.uniform(0, 100, 200))
+    assert fire_in_turns(early, late)
+    assert not fire_in_turns(early, rng.uniform(0, 100, 200))
     # Of a few spikes nothing is known.
-    assert not take_turns(early[:20], late[:20])
+    assert not fire_in_turns(early[:20], late[:20])
 
 
 def peaks_of(times: np.ndarray, *, segment: int = 0) -> np.ndarray:
     peaks = np.zeros(len(times), dtype=[("sample_index", "int64"), ("segment_index", "int64")])
     peaks["sample_index"], peaks["segment_index"] = np.round(times), segment
     return peaks
+
+
+def learn(stretch: Stretch, labels: np.ndarray, *, drift: Drift | None = None) -> Templates | None:
+    windows = noise_windows(noise(20.0, seed=1), [], num_samples=NUM_SAMPLES)
+    assert windows is not None
+    return learn_templates(
+        stretch,
+        labels,
+        whitener=Whitener.from_noise(windows),
+        drift=drift,
+        num_before=NUM_BEFORE,
+        num_samples=NUM_SAMPLES,
+        seed=0,
+    )
 
 
 def test_learned_templates_undo_a_wrong_clustering() -> None:
@@ -282,11 +341,9 @@ def test_learned_templates_undo_a_wrong_clustering() -> None:
     recording = NumpyRecording([traces], RATE)
     grid = SamplingGrid.between(recording_frequency=RATE, model_frequency=RATE)
     stretch = choose_stretch(recording, peaks_of(times), grid=grid)
-    learned = learn_templates(
-        stretch, labels, num_before=NUM_BEFORE, num_samples=NUM_SAMPLES, sampling_frequency=RATE, seed=0
-    )
+    learned = learn(stretch, labels)
     assert learned is not None
-    matches = learned.matcher.find(traces)
+    matches = find(learned.matcher, traces)
     units = learned.units[matches["template"]]
     assert len(np.unique(units[units >= 0])) == 3
     assert len(matches) == pytest.approx(1800, rel=0.01)
@@ -300,12 +357,7 @@ def test_nothing_is_learned_from_nothing() -> None:
     grid = SamplingGrid.between(recording_frequency=RATE, model_frequency=RATE)
     stretch = choose_stretch(recording, peaks_of(np.array([300.0, 900.0])), grid=grid)
     for labels in (np.array([0, 0]), np.array([-1, -1])):
-        assert (
-            learn_templates(
-                stretch, labels, num_before=NUM_BEFORE, num_samples=NUM_SAMPLES, sampling_frequency=RATE, seed=0
-            )
-            is None
-        )
+        assert learn(stretch, labels) is None
 
 
 def test_stretch_of_a_long_recording_is_spread_over_it() -> None:
@@ -322,6 +374,9 @@ def test_stretch_of_a_long_recording_is_spread_over_it() -> None:
         stretch.traces[stretch.spikes.astype("int64"), 0], peaks["sample_index"][stretch.chosen] / 1000
     )
     assert set(peaks["segment_index"][stretch.chosen]) == {0, 1}
+    # The clock runs on from one segment to the next.
+    seconds = (peaks["sample_index"] / 1000 + 400 * peaks["segment_index"])[stretch.chosen]
+    np.testing.assert_allclose(stretch.seconds(stretch.spikes), seconds)
 
 
 def test_stretch_of_a_short_recording_is_all_of_it_at_the_networks_rate() -> None:
@@ -357,13 +412,6 @@ def test_a_unit_of_few_spikes_stays_one(seed: int) -> None:
     add_spikes(traces, times, TEMPLATES[0] * 0.7)
     recording = NumpyRecording([traces], RATE)
     grid = SamplingGrid.between(recording_frequency=RATE, model_frequency=RATE)
-    learned = learn_templates(
-        choose_stretch(recording, peaks_of(times), grid=grid),
-        np.arange(350) % 2,
-        num_before=NUM_BEFORE,
-        num_samples=NUM_SAMPLES,
-        sampling_frequency=RATE,
-        seed=0,
-    )
+    learned = learn(choose_stretch(recording, peaks_of(times), grid=grid), np.arange(350) % 2)
     assert learned is not None
     assert len(np.unique(learned.units[learned.units >= 0])) == 1
