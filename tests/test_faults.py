@@ -59,3 +59,39 @@ def test_killed_in_the_method(trial: Any, tmp_path: Path, scenario: str) -> None
     trial[0].save(folder=tmp_path / "single", verbose=False)
     told = inject(tmp_path, tmp_path / "scratch", "--scenario", scenario, "--method")
     assert told["complaints"] == {}
+
+
+LEAKS = """
+import gc, os, sys, warnings
+import numpy as np
+import spikeinterface.core as si
+import spikeinterface.sorters as ss
+import spikeinterface_simsort
+
+def resident_mb():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+warnings.simplefilter("ignore")
+si.set_global_job_kwargs(progress_bar=False)
+recording = si.load(sys.argv[1])
+for run in range(50):
+    ss.run_sorter("simsort", recording, folder=sys.argv[2], remove_existing_folder=True)
+    gc.collect()
+    print(resident_mb(), len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task")), flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc of Linux")
+def test_fifty_runs_leak_nothing(trial: Any, tmp_path: Path) -> None:
+    trial[0].frame_slice(0, 150_000).save(folder=tmp_path / "recording", verbose=False)
+    command = [sys.executable, "-c", LEAKS, str(tmp_path / "recording"), str(tmp_path / "out")]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=3600)
+    assert run.returncode == 0, run.stderr
+    told = np.array([line.split() for line in run.stdout.splitlines()], dtype=float)
+    memory, num_files, num_threads = told.T
+    assert len(told) == 50
+    # The first runs fill caches: of libraries, and of the allocator.
+    assert memory[-5:].mean() < memory[10:15].mean() + 15.0, memory
+    assert num_files[-1] <= num_files[4] and num_threads[-1] <= num_threads[4], told

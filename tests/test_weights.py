@@ -411,6 +411,8 @@ class Hub(ThreadingHTTPServer):
         self.refs: dict[str, str] = {}
         self.created: list[dict[str, Any]] = []
         self.requests: list[tuple[str, str]] = []
+        # The connection ends in the middle of this file.
+        self.cut: str | None = None
 
     def commit(self, files: dict[str, bytes], *refs: str) -> str:
         commit = hashlib.sha1(repr(sorted(files.items())).encode()).hexdigest()
@@ -449,7 +451,7 @@ class HubHandler(BaseHTTPRequestHandler):
         elif name not in files:
             self.reply(404, b"", {"X-Error-Code": "EntryNotFound"})
         else:
-            self.reply(200, files[name], {"X-Repo-Commit": commit, "ETag": f'"{self.etag(files[name])}"'})
+            self.reply_file(files[name], {"X-Repo-Commit": commit, "ETag": f'"{self.etag(files[name])}"'}, name=name)
 
     def do_POST(self) -> None:
         self.server.requests.append((self.command, self.path))
@@ -478,6 +480,20 @@ class HubHandler(BaseHTTPRequestHandler):
 
     def reply_json(self, answer: Any) -> None:
         self.reply(200, json.dumps(answer).encode(), {"Content-Type": "application/json"})
+
+    def reply_file(self, data: bytes, headers: dict[str, str], *, name: str) -> None:
+        start = int((self.headers["Range"] or "bytes=0-").removeprefix("bytes=").partition("-")[0])
+        if name == self.server.cut and self.command == "GET":
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data[: len(data) // 2])
+            self.close_connection = True
+        elif start:
+            span = {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"}
+            self.reply(206, data[start:], {**headers, **span})
+        else:
+            self.reply(200, data, headers)
 
     def reply(self, status: int, data: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)
@@ -603,6 +619,23 @@ def test_pull_mends_a_corrupted_cache(hub: Hub, client: dict[str, str], folder: 
     )
     assert [str(len(b"damaged")), str(copy)] == answers.splitlines()[:2]
     assert read_files(Path(answers.splitlines()[2])) == read_files(copy) == files
+
+
+def test_half_a_download_is_not_taken_for_whole(hub: Hub, client: dict[str, str], folder: Path) -> None:
+    files = read_files(folder)
+    hub.commit(files, "v1")
+    hub.cut = "detector.safetensors"
+    address = f"hf://{REPO_ID}@v1"
+    message = call(f"load_weights({address!r})", **client)
+    assert message.startswith(f"Could not get {address}: ")
+    # What did come is there, and does not pass for the snapshot.
+    came = [path for path in Path(client["HF_HOME"]).rglob("*") if path.is_file() and path.stat().st_size]
+    assert came
+    message = call(f"load_weights({address!r})", **client, HF_HUB_OFFLINE="1")
+    assert message.startswith((f"Could not get {address}: ", f"The weights {address!r} cannot be used: "))
+    hub.cut = None
+    snapshot = call(f"load_weights({address!r}).folder", **client)
+    assert read_files(Path(snapshot)) == files
 
 
 def test_push_then_pull(hub: Hub, client: dict[str, str], folder: Path) -> None:
