@@ -25,8 +25,6 @@ _MAX_DURATION_S, _PIECE_S = 300.0, 10.0
 _MAX_SPIKES = 60_000
 # In all of these rounds but the last, units are split and merged; in the last they are only merged.
 _NUM_ROUNDS = 3
-# Log odds of a spike that a template is learned from.
-_LEARNING_THRESHOLD = 5.0
 # Of a template: its least energy, in units of noise, and number of spikes.
 _LEAST_ENERGY, _LEAST_SPIKES = 20.0, 15
 _SPIKES_PER_TEMPLATE = 1000
@@ -201,7 +199,7 @@ def learn_templates(
         )
         if matcher is None:
             return None
-        matches = matcher.find(stretch.traces, threshold=_LEARNING_THRESHOLD, displacement=displacement)
+        matches = matcher.find(stretch.traces, displacement=displacement)
         matches = matches[_used_templates(matches, num_templates=matcher.num_templates)[matches["template"]]]
         if not len(matches):
             return None

@@ -12,9 +12,6 @@ from spikeinterface_simsort.learning import Templates, segment_seconds
 from spikeinterface_simsort.preprocessing import check_finite
 from spikeinterface_simsort.resampling import SamplingGrid
 
-# Log odds of a spike.
-_THRESHOLD = 0.0
-
 
 class TemplatePeakDetector(PeakDetector):
     """Spikes of the units' templates.
@@ -68,7 +65,7 @@ class TemplatePeakDetector(PeakDetector):
             frames = self.grid.to_frames(samples + first_sample)
             return drift.at(self._clock[segment_index] + frames / self._rate)
 
-        matches = matcher.find(model_traces, threshold=_THRESHOLD, displacement=displacement)
+        matches = matcher.find(model_traces, displacement=displacement)
         times = matches["time"] + self.templates.shifts[matches["template"]]
         frames = np.round(self.grid.to_frames(times + first_sample)).astype("int64")
         inside = (frames >= start_frame) & (frames < end_frame) & (self.templates.units[matches["template"]] >= 0)

@@ -27,9 +27,11 @@ match_dtype = [
 
 # A neuron fires about so often before anything is known of it.
 _PRIOR_RATE_HZ = 5.0
+# Least log odds of a spike. A higher one would keep small spikes out of the templates, which then find fewer still.
+_THRESHOLD = 0.0
 # Spikes have amplitudes between these of their template's; the spread within a unit is bounded.
 _AMPLITUDES = (0.5, 2.0)
-_DEVIATIONS = (0.05, 0.3)
+_DEVIATIONS = (0.1, 0.3)
 # A template is wrong by about this share of its energy: what a subtracted spike leaves behind is no spike.
 _MISMATCH = 0.02
 # Samples, on either side of the likeliest, at which other templates may be aligned that compete for a spike.
@@ -102,17 +104,13 @@ class TemplateMatcher:
         """Samples on either side of a stretch that have a say in which spikes it holds."""
         return _MARGIN_WINDOWS * self.num_samples
 
-    def find(
-        self, traces: np.ndarray, *, threshold: float, displacement: Callable[[np.ndarray], np.ndarray]
-    ) -> np.ndarray:
+    def find(self, traces: np.ndarray, *, displacement: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         """Find the spikes of all templates.
 
         Parameters
         ----------
         traces : np.ndarray, float32 [num_samples_total, num_channels]
             In units of noise.
-        threshold : float
-            Least log odds of a spike.
         displacement : callable
             Of samples of the traces: displacement of the tissue, there.
 
@@ -126,7 +124,7 @@ class TemplateMatcher:
         for start in range(0, len(traces), _PIECE_SAMPLES):
             first, end = max(start - margin, 0), min(start + _PIECE_SAMPLES, len(traces))
             level = int(np.abs(self.levels - displacement(np.array([(start + end) / 2]))).argmin())
-            matches = self._find_in_piece(traces[first : end + margin], level=level, threshold=threshold)
+            matches = self._find_in_piece(traces[first : end + margin], level=level)
             matches["time"] += first
             sample = np.round(matches["time"])
             found.append(matches[(sample >= start) & (sample < end)])
@@ -162,7 +160,7 @@ class TemplateMatcher:
         )
         return waveforms + amplitude * self.templates[matches["level"], matches["template"]]
 
-    def _find_in_piece(self, traces: np.ndarray, *, level: int, threshold: float) -> np.ndarray:
+    def _find_in_piece(self, traces: np.ndarray, *, level: int) -> np.ndarray:
         """Take the likeliest spikes that do not overlap, subtract them, and again, until none is left."""
         num_samples, length = self.num_samples, len(traces)
         padded = np.pad(traces, ((self.num_before, num_samples - self.num_before), (0, 0)))
@@ -174,7 +172,7 @@ class TemplateMatcher:
         penalty = np.zeros(length, dtype="float32")
         found: list[tuple[float, int, float, float, int, int]] = []
         for iteration in range(_MAX_ITERATIONS):
-            samples = _separate_maxima(best - penalty, threshold=threshold, distance=num_samples - 1)
+            samples = _separate_maxima(best - penalty, threshold=_THRESHOLD, distance=num_samples - 1)
             if not len(samples):
                 break
             changed = []

@@ -73,7 +73,7 @@ def still(samples: np.ndarray) -> np.ndarray:
 
 
 def find(matcher: TemplateMatcher, traces: np.ndarray) -> np.ndarray:
-    return matcher.find(traces, threshold=0.0, displacement=still)
+    return matcher.find(traces, displacement=still)
 
 
 def test_whitened_noise_has_unit_variance_where_it_is_not_weak(whitener: Whitener) -> None:
