@@ -6,7 +6,7 @@ TREE := build/tree
 PACKAGE := spikeinterface_simsort
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow figures physics networks studies bench bench-full train clean $(TREE)
+.PHONY: help demo test audit slow figures physics networks studies bench bench-full train clean $(TREE)
 # Two targets must not install into one environment at once.
 .NOTPARALLEL:
 
@@ -21,7 +21,13 @@ test: $(VENV)/.installed-dev $(TREE) ## Run the static checks and all tests but 
 	$(BIN)/ruff format --check
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	cd $(TREE) && $(BIN)/lint-imports --config $(CURDIR)/pyproject.toml --no-cache
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml $(PACKAGE) simulation training
 	$(BIN)/pytest -n 2
+
+audit: $(VENV)/.installed-dev ## Look up known vulnerabilities of all that is installed (needs a network).
+	@mkdir -p build
+	$(BIN)/pip freeze --exclude-editable | sed 's/+[a-z0-9]*$$//' > build/audited.txt
+	$(BIN)/pip-audit --strict --no-deps --disable-pip --requirement build/audited.txt
 
 slow: $(VENV)/.installed-dev ## Run the slow tests.
 	$(BIN)/pytest -m slow

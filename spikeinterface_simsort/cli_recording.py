@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _TETRODE = 4
 _TETRODE_DISTANCE_UM = 200.0
-_SAVED_SUFFIXES = {".json", ".pkl", ".pickle"}
+_PICKLE_SUFFIXES = {".pkl", ".pickle"}
 _PROBE_SUFFIXES = {".json", ".prb"}
 
 
@@ -66,7 +66,9 @@ def add_recording_options(parser: argparse.ArgumentParser) -> None:
     binary.add_argument("--offset-uv", metavar="UV", type=float, help="uV of a sample of zero (0)")
     binary.add_argument("--time-axis", type=int, choices=(0, 1), help="1 where each channel is written as a whole (0)")
     probe = parser.add_argument_group("electrodes")
-    probe.add_argument("--probe", metavar="FILE", type=Path, help="probeinterface's .json, or .prb")
+    probe.add_argument(
+        "--probe", metavar="FILE", type=Path, help="probeinterface's .json, or .prb (a Python script, which is run)"
+    )
     probe.add_argument(
         "--group-size", metavar="N", type=int, help="sort each N successive channels by themselves: 4 for tetrodes"
     )
@@ -99,7 +101,12 @@ def check_recording_options(args: argparse.Namespace) -> None:
         _check_binary(args)
     elif args.format is not None:
         _find_reader(args.format, path=args.path)
-    elif args.path.is_file() and args.path.suffix.lower() not in _SAVED_SUFFIXES:
+    elif args.path.suffix.lower() in _PICKLE_SUFFIXES:
+        raise CommandError(
+            f"{args.path} is a pickle, which can run anything and is not read: save the recording as a folder, zarr or "
+            "JSON (recording.save, recording.dump)."
+        )
+    elif args.path.is_file() and args.path.suffix.lower() != ".json":
         raise CommandError(
             f"{args.path} is a file: name its format with --format (see --list-formats), or describe a raw binary "
             "file with --sampling-frequency, --num-channels and --dtype."

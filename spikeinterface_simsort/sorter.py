@@ -8,8 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from spikeinterface.core import BaseRecording, NpzSortingExtractor
-from spikeinterface.core.core_tools import load_properties_from_folder, save_properties_to_folder
+import numpy as np
+from spikeinterface.core import BaseRecording, BaseSorting, NpzSortingExtractor
 from spikeinterface.sorters import BaseSorter
 
 from spikeinterface_simsort._version import __version__
@@ -84,7 +84,7 @@ class SimSortSorter(BaseSorter):
         if len(sorting.unit_ids) == 0:
             warnings.warn("simsort found no unit in the recording.", stacklevel=2)
         # The spike times come last: a folder that holds them is whole.
-        save_properties_to_folder(sorter_output_folder / _PROPERTIES_FOLDER, sorting)
+        _save_properties(sorter_output_folder / _PROPERTIES_FOLDER, sorting)
         partial = sorter_output_folder / f"partial_{_RESULT_FILE}"
         NpzSortingExtractor.write_sorting(sorting, partial)
         partial.replace(sorter_output_folder / _RESULT_FILE)
@@ -93,5 +93,19 @@ class SimSortSorter(BaseSorter):
     def _get_result_from_folder(cls, sorter_output_folder: Path) -> NpzSortingExtractor:
         folder = Path(sorter_output_folder)
         sorting = NpzSortingExtractor(folder / _RESULT_FILE)
-        load_properties_from_folder(folder / _PROPERTIES_FOLDER, sorting)
+        _load_properties(folder / _PROPERTIES_FOLDER, sorting)
         return sorting
+
+
+# SpikeInterface's own functions for this read and write pickles.
+def _save_properties(folder: Path, sorting: BaseSorting) -> None:
+    folder.mkdir(exist_ok=True)
+    for name in sorting.get_property_keys():
+        values = sorting.get_property(name)
+        # Names of groups of mixed types.
+        np.save(folder / f"{name}.npy", values.astype(str) if values.dtype.kind == "O" else values, allow_pickle=False)
+
+
+def _load_properties(folder: Path, sorting: BaseSorting) -> None:
+    for path in sorted(folder.glob("*.npy")):
+        sorting.set_property(path.stem, np.load(path, allow_pickle=False))

@@ -94,7 +94,7 @@ def calibrated_embedder(checkpoint: str | Path, *, config: dict[str, Any], bank:
     EmbedderModule
         In evaluation mode.
     """
-    embedder = EmbedderModule.load_from_checkpoint(checkpoint, map_location="cpu").eval()
+    embedder = EmbedderModule.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True).eval()
     if isinstance(embedder.network, PerceptronEmbedder):
         data = trial_data("embedder", bank=bank, config=config, num_trials=_CALIBRATION_TRIALS, held_out=False)
         assert isinstance(data, SpikeWaveforms)
@@ -146,7 +146,7 @@ def export_weights(
     WeightsError
         The folder exists.
     """
-    detector = DetectorModule.load_from_checkpoint(detector_checkpoint, map_location="cpu").eval()
+    detector = DetectorModule.load_from_checkpoint(detector_checkpoint, map_location="cpu", weights_only=True).eval()
     embedder = calibrated_embedder(embedder_checkpoint, config=config, bank=bank)
     threshold, scores = _score(
         detector.network, embedder.network, config=config, bank=bank, num_trials=num_scored or _SCORED_TRIALS

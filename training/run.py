@@ -288,6 +288,8 @@ def train(
         DataLoader(data, **loading),
         DataLoader(validation, **loading),
         ckpt_path=str(last) if last.exists() else None,
+        # A checkpoint is a pickle, of which nothing but tensors and plain values is read.
+        weights_only=True,
     )
     if trainer.is_global_zero:
         write_loss_curves(output)
