@@ -28,6 +28,8 @@ _BEYOND = 10.0
 _MOST, _WORTH_TELLING = 0.5, 0.001
 # In units of noise; waveforms are kept in half precision, which ends at 65504, and between samples they reach farther.
 _LARGEST = 10000.0
+# Less is the filter's own: float32 could not hold its reciprocal.
+_SMALLEST = 1e-30
 
 
 class RecordingError(ValueError):
@@ -80,7 +82,8 @@ def preprocess(recording: BaseRecording, *, params: SimSortParams) -> BaseRecord
         )
     lower, upper = find_bounds(raw, noise)
     _warn_of_saturation(recording, raw, lower=lower, upper=upper, among=~dead)
-    scaled = scale(filtered, gain=np.where(dead, 0.0, 1.0 / np.where(dead, 1.0, noise)), dtype="float32")
+    gain = np.where(dead, 0.0, 1.0 / np.where(dead, 1.0, np.maximum(noise, _SMALLEST)))
+    scaled = scale(filtered, gain=gain, dtype="float32")
     scaled = SilenceSaturated(clip(scaled, -_LARGEST, _LARGEST), recording, lower, upper)
     if params.whiten and not dead.all() and recording.get_num_channels() > 1:
         # Dead channels stay at zero: `whiten` bounds its singular values from below.

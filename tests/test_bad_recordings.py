@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -256,6 +257,18 @@ def test_identical_spikes(noise: float) -> None:
     assert len(sorting.unit_ids) >= 1 and np.isfinite(sorting.get_property("snr")).all()
     found = sorting.get_unit_spike_train(sorting.unit_ids[0])
     assert np.mean(np.min(np.abs(found[None] - times[:, None]), axis=1) < 15) > 0.95
+
+
+@pytest.mark.parametrize("whiten", [False, True])
+def test_no_noise_at_all(whiten: bool) -> None:
+    """Of zeros, the filter leaves what float32 can just tell from nothing."""
+    traces = np.zeros((16500, 4), dtype="int16")
+    traces[6030:6059] = np.random.default_rng(0).integers(-60, 60, size=(29, 4))
+    recording = NumpyRecording([traces], 15000.0)
+    filtered = bandpass_filter(recording, freq_min=250.0, freq_max=6750.0, filter_order=3, margin_ms=40.0)
+    assert np.all(estimate_noise(filtered.astype("float32"), seed=0) < 1e-30)
+    preprocessed: Any = preprocess(recording, params=replace(PARAMS, freq_min=250.0, freq_max=10000.0, whiten=whiten))
+    assert np.isfinite(preprocessed.get_traces()).all()
 
 
 def test_all_channels_dead(caplog: pytest.LogCaptureFixture) -> None:
