@@ -124,7 +124,7 @@ def run_one(dataset: Dataset, sorter: str, *, folder: Path, timeout_s: float = T
         return named(status="missing", message=reason)
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
-    seconds, peak_mb, code = _watch(_command(dataset, sorter, target), log=target / LOG_FILE, timeout_s=timeout_s)
+    seconds, peak_mb, code = watch(_command(dataset, sorter, target), log=target / LOG_FILE, timeout_s=timeout_s)
     if code is None:
         run = named(status="timeout", seconds=seconds, peak_mb=peak_mb, message=f"ended after {timeout_s:.0f} s")
     elif code or not (target / SPIKES_FILE).exists():
@@ -179,8 +179,26 @@ def _command(dataset: Dataset, sorter: str, target: Path) -> list[str]:
     return [os.environ[MOUNTAINSORT4_PYTHON], str(script), str(path)]
 
 
-def _watch(command: list[str], *, log: Path, timeout_s: float) -> tuple[float, float, int | None]:
-    """Seconds, peak memory in MB and exit status of a process; the status is None if it took too long."""
+def watch(command: list[str], *, log: Path, timeout_s: float) -> tuple[float, float, int | None]:
+    """Run a process and what it starts, and end all of it when it takes too long.
+
+    Parameters
+    ----------
+    command : list of str
+        Words.
+    log : Path
+        File for what it writes.
+    timeout_s : float
+        Longest time.
+
+    Returns
+    -------
+    seconds : float
+    peak_mb : float
+        Largest memory of all of them together; what several share counts once.
+    code : int or None
+        Exit status; None if it took too long.
+    """
     start = time.perf_counter()
     peak = 0.0
     code = None

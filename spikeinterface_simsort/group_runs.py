@@ -159,9 +159,15 @@ def join_groups(sortings: Sequence[BaseSorting]) -> NumpySorting:
     # One without units has no properties, and all must have the same.
     found = [sorting for sorting in sortings if sorting.get_num_units()]
     num_units = sum(sorting.get_num_units() for sorting in found)
-    whole = aggregate_units(found, renamed_unit_ids=np.arange(num_units)) if found else sortings[0]
+    with warnings.catch_warnings():
+        # Names of groups may be of several types.
+        warnings.filterwarnings("ignore", message="Skipping property 'group'")
+        whole = aggregate_units(found, renamed_unit_ids=np.arange(num_units)) if found else sortings[0]
     joined = NumpySorting.from_sorting(whole, with_metadata=True)
     add_silent_segments(joined, num_segments=whole.get_num_segments())
+    groups = [sorting.get_property("group") for sorting in found]
+    if len({values.dtype.kind for values in groups if values is not None}) > 1:
+        joined.set_property("group", np.concatenate([values.astype(str) for values in groups]))
     return joined
 
 

@@ -54,7 +54,7 @@ def test_from_data_to_tables(
     assert len(known["weights_sha256"]) == 64
 
     # A second time nothing is run, and the tables are the same.
-    monkeypatch.setattr("benchmarks.runs._watch", lambda *args, **kwargs: pytest.fail("ran again"))
+    monkeypatch.setattr("benchmarks.runs.watch", lambda *args, **kwargs: pytest.fail("ran again"))
     command.main([*arguments, *sorters])
     assert capsys.readouterr().out == first
 

@@ -41,7 +41,7 @@ def sort_stub(command: list[str], *, log: Path, timeout_s: float) -> tuple[float
 def stubbed() -> Iterator[None]:
     """No sorter runs here, and which of them are installed does not matter."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("benchmarks.runs._watch", sort_stub)
+        patch.setattr("benchmarks.runs.watch", sort_stub)
         patch.setattr("benchmarks.runs.missing", lambda sorter: "not installed" if sorter == "kilosort" else None)
         yield
 
@@ -159,7 +159,7 @@ def test_a_stopped_run_goes_on(
 
     neurons = bundled_bank()
     with monkeypatch.context() as patch:
-        patch.setattr("benchmarks.runs._watch", stop_at_third)
+        patch.setattr("benchmarks.runs.watch", stop_at_third)
         part = conditions.measure(wanted[:3], ["simsort"], neurons=neurons, folder=tmp_path)
     assert len(part) == len(sorted_ones) == 2
 
@@ -167,7 +167,7 @@ def test_a_stopped_run_goes_on(
         sorted_ones.append(command[-3])
         return sort_stub(command, **told)
 
-    monkeypatch.setattr("benchmarks.runs._watch", run_rest)
+    monkeypatch.setattr("benchmarks.runs.watch", run_rest)
     # All three recordings had been made.
     monkeypatch.delattr(conditions, "make_trial")
     whole = conditions.measure(wanted[:3], ["simsort"], neurons=neurons, folder=tmp_path)
