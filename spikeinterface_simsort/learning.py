@@ -208,6 +208,7 @@ def learn_templates(
             matches["template"],
             displacement=displacement(matches["time"]),
             seconds=stretch.seconds(matches["time"]),
+            duration_s=len(stretch.traces) / stretch.sampling_frequency,
             whitener=whitener,
             sampling_frequency=stretch.sampling_frequency,
             seed=seed,

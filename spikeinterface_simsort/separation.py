@@ -3,7 +3,8 @@
 Waveforms are compared in whitened coordinates, in which noise has variance 1 in every direction. A neuron's amplitude
 varies, and so does the time at which its spikes are aligned: along a template and along its derivative in time, units
 do not differ. What the tissue's movement does to waveforms is taken off them. What else makes a neuron's waveforms vary
-is learned from most units of the recording; waveforms that vary by more are of two neurons.
+is learned from most units of the recording: waveforms that vary by more are of two neurons, if these also fire within
+each other's refractory period.
 """
 
 from __future__ import annotations
@@ -37,9 +38,12 @@ _MAX_SHIFT_MS = 1.0
 # Where spikes of two units are aligned differently by more samples, only their templates are compared.
 _ALIGNED = 2.0
 # Two Gaussians of one width are better than one by this log likelihood, a spike and altogether, and lie so far apart.
-_LOG_LIKELIHOOD, _PER_SPIKE, _LEAST_GAP = 25.0, 0.01, 1.5
-# One neuron's Gaussian is wider than that of most neurons of the recording by no more than this.
-_MOST_WIDER = 1.08
+_LOG_LIKELIHOOD, _PER_SPIKE, _LEAST_GAP = 25.0, 0.01, 2.2
+# One neuron does not fire twice within these, in ms; two that know nothing of each other do. Less than this share of
+# what chance makes of it is one neuron's, and some other spikes.
+_REFRACTORY_MS, _LEAST_SHARE = (0.6, 2.0), 0.15
+# Two that do so may lie nearer to each other: neither is wider than most neurons of the recording by more than this.
+_LEAST_GAP_KNOWN, _MOST_WIDER = 1.5, 1.08
 _LEAST_WEIGHT, _NUM_STEPS = 0.04, 100
 _MIN_SPIKES_SPLIT = 30
 # Templates of a neuron that moves differ by less than this; it looks like one of them at a time.
@@ -112,6 +116,8 @@ class Separation:
         Of the tissue, at each spike.
     seconds : np.ndarray, float64 [num_spikes]
         When each was.
+    duration_s : float
+        How long all of it lasted, in s.
     whitener : Whitener
         The noise.
     sampling_frequency : float
@@ -127,12 +133,13 @@ class Separation:
         *,
         displacement: np.ndarray,
         seconds: np.ndarray,
+        duration_s: float,
         whitener: Whitener,
         sampling_frequency: float,
         seed: int,
     ) -> None:
         self.waveforms, self.labels, self.displacement, self.seconds = waveforms, labels, displacement, seconds
-        self.seed = seed
+        self.duration_s, self.seed = duration_s, seed
         num_samples = waveforms.shape[1]
         self._whitener = whitener
         self._axes = _principal_axes(self._whiten(_thinned(waveforms, _SPIKES_PER_COVARIANCE)), _DIMENSIONS)
@@ -156,7 +163,9 @@ class Separation:
         parts, num_parts = np.empty(len(self.labels), dtype="int64"), 0
         for label in np.unique(self.labels):
             unit = self._unit(np.flatnonzero(self.labels == label))
-            parts[unit.spikes] = self._split(self._steady(unit), depth=_MAX_DEPTH) + num_parts
+            parts[unit.spikes] = (
+                self._split(self._steady(unit), self.seconds[unit.spikes], depth=_MAX_DEPTH) + num_parts
+            )
             num_parts = int(parts[unit.spikes].max()) + 1
         return parts
 
@@ -284,9 +293,17 @@ class Separation:
             return False
         waveforms, others = (self._steady(unit, at=other.middle, most=_SPIKES_PER_FIT) for unit in (one, other))
         points, moved = self._project(waveforms), self._project(_delayed(others, difference.shift))
-        return not are_two(points, moved, widest=self._widest(waveforms))
+        trains = self.seconds[one.spikes], self.seconds[other.spikes]
+        return not self._are_two(points, moved, trains=trains, widest=self._widest(waveforms))
 
-    def _split(self, waveforms: np.ndarray, *, depth: int) -> np.ndarray:
+    def _are_two(
+        self, points: np.ndarray, others: np.ndarray, *, trains: tuple[np.ndarray, np.ndarray], widest: float
+    ) -> bool:
+        if are_two(points, others):
+            return True
+        return fire_together(*trains, duration_s=self.duration_s) and are_two(points, others, widest=widest)
+
+    def _split(self, waveforms: np.ndarray, seconds: np.ndarray, *, depth: int) -> np.ndarray:
         labels = np.zeros(len(waveforms), dtype="int64")
         if len(waveforms) < 2 * _MIN_SPIKES_SPLIT or depth == 0:
             return labels
@@ -300,9 +317,12 @@ class Separation:
                 waveforms[smaller].mean(axis=0),
                 num_spikes=(int(larger.sum()), int(smaller.sum())),
             )
-            if difference.share >= _SAME and are_two(points[~second], points[second], widest=widest):
+            trains = seconds[~second], seconds[second]
+            if difference.share >= _SAME and self._are_two(
+                points[~second], points[second], trains=trains, widest=widest
+            ):
                 for step, side in enumerate((~second, second)):
-                    labels[side] = self._split(waveforms[side], depth=depth - 1) + labels.max() + step
+                    labels[side] = self._split(waveforms[side], seconds[side], depth=depth - 1) + labels.max() + step
                 break
         return labels
 
@@ -343,7 +363,7 @@ def are_two(points: np.ndarray, others: np.ndarray, *, widest: float = np.inf) -
     points, others : np.ndarray, float32 [num_spikes, num_dimensions]
         Members of either.
     widest : float
-        Largest variance of one cluster.
+        Largest variance of one cluster, where that is known.
 
     Returns
     -------
@@ -378,6 +398,29 @@ def fire_in_turns(times: np.ndarray, others: np.ndarray) -> bool:
     return float(np.minimum(*shares).sum()) < _MOST_TOGETHER
 
 
+def fire_together(times: np.ndarray, others: np.ndarray, *, duration_s: float) -> bool:
+    """Whether spikes of two trains come as near to each other as those of one neuron do not.
+
+    Parameters
+    ----------
+    times, others : np.ndarray, float64 [num_spikes]
+        In seconds.
+    duration_s : float
+        Of the recording, in s.
+
+    Returns
+    -------
+    bool
+    """
+    near, far = (limit / 1000 for limit in _REFRACTORY_MS)
+    times, others = np.sort(times), np.sort(others)
+    count = 0
+    for low, high in ((near, far), (-far, -near)):
+        count += int((np.searchsorted(others, times + high) - np.searchsorted(others, times + low)).sum())
+    chance = len(times) * len(others) * 2 * (far - near) / duration_s
+    return count >= max(1.0, _LEAST_SHARE * chance)
+
+
 def is_bimodal(values: np.ndarray, *, first: np.ndarray, widest: float = np.inf) -> bool:
     """Whether values come from two Gaussians of one width rather than from one.
 
@@ -388,7 +431,7 @@ def is_bimodal(values: np.ndarray, *, first: np.ndarray, widest: float = np.inf)
     first : np.ndarray, bool [num_values]
         Which are thought to belong to the first of two: where the fit begins.
     widest : float
-        Largest variance of one Gaussian.
+        Largest variance of one Gaussian, where that is known: then they may lie nearer to each other.
 
     Returns
     -------
@@ -418,7 +461,8 @@ def is_bimodal(values: np.ndarray, *, first: np.ndarray, widest: float = np.inf)
     single = min(float(values.var()), widest)
     gain = log_likelihood + 0.5 * len(values) * (np.log(single) + values.var() / single)
     gap = abs(two - one) / np.sqrt(variance)
-    return bool(gap > _LEAST_GAP and gain > _LOG_LIKELIHOOD + _PER_SPIKE * len(values))
+    least_gap = _LEAST_GAP if np.isinf(widest) else _LEAST_GAP_KNOWN
+    return bool(gap > least_gap and gain > _LOG_LIKELIHOOD + _PER_SPIKE * len(values))
 
 
 def _halves_along(values: np.ndarray, *, widest: float) -> np.ndarray:

@@ -10,7 +10,7 @@ from spikeinterface_simsort.drift import Drift
 from spikeinterface_simsort.learning import Stretch, Templates, choose_stretch, learn_templates
 from spikeinterface_simsort.params import SimSortParams
 from spikeinterface_simsort.resampling import SamplingGrid
-from spikeinterface_simsort.separation import Difference, Separation, fire_in_turns, is_bimodal
+from spikeinterface_simsort.separation import Difference, Separation, fire_in_turns, fire_together, is_bimodal
 from spikeinterface_simsort.template_matching import TemplateMatcher, shift_matrix
 from spikeinterface_simsort.whitening import Whitener, noise_windows
 
@@ -201,6 +201,7 @@ def separation_of(
         np.zeros(num_spikes, dtype="int64") if labels is None else labels,
         displacement=np.zeros(num_spikes) if displacement is None else displacement,
         seconds=np.arange(num_spikes) / 10.0 if seconds is None else seconds,
+        duration_s=100.0,
         whitener=whitener,
         sampling_frequency=RATE,
         seed=0,
@@ -226,11 +227,26 @@ def test_two_units_that_overlap_are_split_where_others_say_how_wide_one_is(white
     means = [TEMPLATES[0], template((8.7, 7.2, 3, 2)), TEMPLATES[1], template((2, 9, 3, 6), width=3.5)]
     waveforms = np.concatenate([waveforms_of(mean, 600, seed=20 + index) for index, mean in enumerate(means)])
     labels = np.repeat([0, 0, 1, 2], 600)
-    parts = separation_of(waveforms, whitener, labels=labels).split()
+    seconds = np.random.default_rng(0).uniform(0, 100, 2400)
+    parts = separation_of(waveforms, whitener, labels=labels, seconds=seconds).split()
     assert len(np.unique(parts)) == 4
     assert len(np.unique(parts[1200:1800])) == len(np.unique(parts[1800:])) == 1
     agreement = np.mean((parts[:1200] == parts[0]) == (np.arange(1200) < 600))
     assert max(agreement, 1 - agreement) > 0.8
+
+
+def test_a_unit_that_varies_more_than_others_is_one_if_it_never_fires_within_its_refractory_period(
+    whitener: Whitener,
+) -> None:
+    rng = np.random.default_rng(0)
+    change = template((0, 0.55, 0, 0), width=2.0)
+    varying = waveforms_of(TEMPLATES[0] + np.float32(rng.uniform(-4, 4, (600, 1, 1))) * change, 600, seed=30)
+    others = [waveforms_of(mean, 600, seed=31 + index) for index, mean in enumerate([TEMPLATES[1], 2 * TEMPLATES[0]])]
+    waveforms, labels = np.concatenate([varying, *others]), np.repeat([0, 1, 2], 600)
+    at_random, apart = rng.uniform(0, 100, 1800), np.tile(np.arange(600) / 6, 3)
+    for seconds, num_parts in ((at_random, 2), (apart, 1)):
+        parts = separation_of(waveforms, whitener, labels=labels, seconds=seconds).split()
+        assert len(np.unique(parts[:600])) == num_parts
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -307,6 +323,17 @@ def test_turns() -> None:
     assert not fire_in_turns(early, rng.uniform(0, 100, 200))
     # Of a few spikes nothing is known.
     assert not fire_in_turns(early[:20], late[:20])
+
+
+def test_only_two_neurons_fire_within_each_others_refractory_period() -> None:
+    rng = np.random.default_rng(0)
+    times, others = rng.uniform(0, 100, 600), rng.uniform(0, 100, 600)
+    assert fire_together(times, others, duration_s=100.0)
+    # 80 ms from each other, at least.
+    assert not fire_together(np.arange(600) / 6, np.arange(600) / 6 + 0.08, duration_s=100.0)
+    # One or two of many are other spikes.
+    mostly = np.concatenate([np.arange(600) / 6 + 0.08, [0.001]])
+    assert not fire_together(np.arange(600) / 6, mostly, duration_s=100.0)
 
 
 def peaks_of(times: np.ndarray, *, segment: int = 0) -> np.ndarray:
