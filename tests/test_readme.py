@@ -4,6 +4,7 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 import spikeinterface as si
 import spikeinterface.sorters as ss
@@ -28,14 +29,18 @@ def test_python(trial, tmp_path, monkeypatch):
 
 
 def test_many_tetrodes(trial, tmp_path, monkeypatch):
-    recording, _ = trial
+    recording = trial[0].frame_slice(0, 5 * 30000)
     monkeypatch.chdir(tmp_path)
     other = recording.rename_channels(["a", "b", "c", "d"])
     both = si.aggregate_channels([recording, other])
     both.set_property("group", [0] * 4 + [1] * 4)
-    exec(blocks("python")[1], {"ss": ss, "recording": both.save(folder="both")})
+    scope = {"recording": both.save(folder="both")}
+    exec(blocks("python")[1], scope)
+    assert set(scope["sorting"].get_property("group")) == {0, 1}
+    exec(blocks("python")[2], scope)
     for group in ("0", "1"):
-        assert len(ss.read_sorter_folder(tmp_path / "sorted" / group).unit_ids) >= 2
+        found = len(ss.read_sorter_folder(tmp_path / "by_group" / group).unit_ids)
+        assert found == np.sum(scope["sorting"].get_property("group") == int(group)) >= 2
 
 
 @pytest.mark.parametrize(
