@@ -324,7 +324,7 @@ def quiet() -> Any:
     set_global_job_kwargs(progress_bar=shown)
 
 
-@explore(20)
+@explore(15)
 @given(case=cases(longest_s=2.0, thorough=False))
 def test_a_few_recordings(case: Case) -> None:
     try_case(case)

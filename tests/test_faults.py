@@ -34,11 +34,10 @@ def inject(recordings: Path, scratch: Path, *arguments: str) -> dict[str, Any]:
     return json.loads(run.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize(("scenario", "first"), [("single", "14"), ("groups_overwrite", "20")])
-def test_faults(recordings: Path, tmp_path: Path, scenario: str, first: str) -> None:
-    told = inject(recordings, tmp_path / "scratch", "--scenario", scenario, "--first", first, "--every", "33")
+def test_faults_at_some_steps(recordings: Path, tmp_path: Path) -> None:
+    told = inject(recordings, tmp_path / "scratch", "--scenario", "groups_overwrite", "--first", "20", "--every", "33")
     assert told["complaints"] == {}
-    assert told["num_steps"] > int(first)
+    assert told["num_steps"] > 53
 
 
 @pytest.mark.slow
