@@ -21,8 +21,6 @@ from spikeinterface_simsort.cli_common import (
 from spikeinterface_simsort.cli_parameters import add_parameter_options, parse_parameters
 from spikeinterface_simsort.cli_recording import add_recording_options, check_recording_options, read_recording
 from spikeinterface_simsort.failures import explain_failure
-from spikeinterface_simsort.group_runs import GroupsFailedError, sort_by_group
-from spikeinterface_simsort.groups import split_groups
 from spikeinterface_simsort.run_folders import GROUPS_FOLDER, SORTED_CONTENTS, is_run_folder
 from spikeinterface_simsort.unit_table import REFRACTORY_MS, describe_units
 from spikeinterface_simsort.weights import resolve_weights
@@ -103,6 +101,8 @@ def add_sort_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentPars
 
 def _sort(args: argparse.Namespace) -> int:
     output = args.output.expanduser().resolve()
+    from spikeinterface_simsort.groups import split_groups
+
     check_recording_options(args)
     # With several groups, which only the recording tells, a run that was stopped goes on.
     check_output(output, overwrite=args.overwrite or is_run_folder(output), contents=SORTED_CONTENTS)
@@ -122,6 +122,8 @@ def _sort(args: argparse.Namespace) -> int:
 
 def _sort_groups(recording: BaseRecording, *, output: Path, params: dict[str, Any], args: argparse.Namespace) -> int:
     """Sort a recording of several groups, and report also where some of them failed."""
+    from spikeinterface_simsort.group_runs import GroupsFailedError, sort_by_group
+
     job_kwargs = dict(params["job_kwargs"])
     n_jobs = job_kwargs.pop("n_jobs", 1)
     failed = None

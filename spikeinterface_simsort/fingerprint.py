@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from spikeinterface.core import BaseRecording
 
 from spikeinterface_simsort._version import __version__
 from spikeinterface_simsort.params import SimSortParams
+
+if TYPE_CHECKING:
+    from spikeinterface.core import BaseRecording
 
 # Where and with how many processes a run works does not change what it finds, but for rounding.
 _NOT_OF_THE_RESULT = ("device", "job_kwargs")

@@ -465,7 +465,12 @@ def test_nothing_works_on_when_the_run_is_killed(trial: Any, tmp_path: Path) -> 
 
 def test_the_way_is_free_after_an_interrupt(short: BaseRecording, tmp_path: Path, by_value: None) -> None:
     begin = time.perf_counter()
-    threading.Timer(4.0, os.kill, (os.getpid(), signal.SIGINT)).start()
-    with pytest.raises(KeyboardInterrupt):
-        list(map_in_workers(time.sleep, [60, 60], num_workers=2))
+    # Shells start what runs in the background deaf to interrupts.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        threading.Timer(4.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt):
+            list(map_in_workers(time.sleep, [60, 60], num_workers=2))
+    finally:
+        signal.signal(signal.SIGINT, handler)
     assert time.perf_counter() - begin < 30
