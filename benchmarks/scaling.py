@@ -21,17 +21,16 @@ from spikeinterface.core import BaseRecording, BaseSorting
 from benchmarks.catalogue import DESCRIPTION_FILE, Dataset, as_stored, find_or_save
 from benchmarks.peers import PEERS
 from benchmarks.plots import line_handles, line_style, open_frame, round_ticks, save_figure
-from benchmarks.recordings import sorting_of
 from benchmarks.runs import TIMEOUT_S, add_run_arguments, run_all
 from benchmarks.tables import ordered
 from spikeinterface_simsort.simulation.trial_config import TrialConfig
 from spikeinterface_simsort.simulation.trials import make_trial
 
 DURATION, RATE = "duration", "rate"
-MINUTES = (1, 2, 5, 10)
-RATES_HZ = (2.0, 10.0, 40.0)
-# What is repeated for a long recording, and how long those of several rates are.
-PIECE_S, RATE_S = 60.0, 120.0
+MINUTES = (1, 3, 10)
+RATES_HZ = (2.0, 40.0)
+# How long recordings of several rates are.
+RATE_S = 120.0
 FIELDS = (
     "experiment", "dataset", "sorter", "minutes", "num_spikes", "seconds", "peak_mb", "status", "message",
     "sorter_version",
@@ -49,32 +48,27 @@ class _Column:
 
 
 _COLUMNS = (
-    _Column(DURATION, "minutes", "duration of the recording (min)", "one composed minute, repeated"),
+    _Column(DURATION, "minutes", "duration of the recording (min)", "composed recordings"),
     _Column(RATE, "num_spikes", "true spikes", "units that fire faster, one duration"),
 )
 
 
-def make_long(*, repeats: int, piece_s: float = PIECE_S, seed: int = 0) -> tuple[BaseRecording, BaseSorting]:
-    """Put one composed piece behind itself: time and memory do not depend on what is in the recording.
+def make_long(*, minutes: float, seed: int = 0) -> tuple[BaseRecording, BaseSorting]:
+    """Compose a recording of any length: one that repeats itself slows down clusterings that compare spikes.
 
     Parameters
     ----------
-    repeats : int
-        How often.
-    piece_s : float
-        Length of the piece in s.
+    minutes : float
+        Length; an hour wants 10 GB of memory.
     seed : int
-        Of its composition.
+        Of the composition: with the same seed, the same cells at the same places.
 
     Returns
     -------
     recording, truth : BaseRecording, BaseSorting
-        int16, 4 channels at 30 kHz, and the spikes of all repeats.
+        int16, 4 channels at 30 kHz.
     """
-    piece, truth = as_stored(*make_trial(config=TrialConfig(duration_s=piece_s), seed=seed))
-    shifts = np.arange(repeats)[:, None] * piece.get_num_samples()
-    repeated = {unit: (truth.get_unit_spike_train(unit) + shifts).ravel() for unit in truth.unit_ids}
-    return si.concatenate_recordings([piece] * repeats), sorting_of(repeated, rate=truth.get_sampling_frequency())
+    return as_stored(*make_trial(config=TrialConfig(duration_s=60.0 * minutes), seed=seed))
 
 
 def make_dense(*, rate_hz: float, duration_s: float = RATE_S, seed: int = 0) -> tuple[BaseRecording, BaseSorting]:
@@ -101,9 +95,8 @@ def make_dense(*, rate_hz: float, duration_s: float = RATE_S, seed: int = 0) -> 
 def prepare(
     folder: Path,
     *,
-    minutes: Iterable[int] = MINUTES,
+    minutes: Iterable[float] = MINUTES,
     rates_hz: Iterable[float] = RATES_HZ,
-    piece_s: float = PIECE_S,
     rate_s: float = RATE_S,
 ) -> list[Dataset]:
     """Make the recordings, but for those that are there already.
@@ -112,12 +105,12 @@ def prepare(
     ----------
     folder : Path
         Of all data sets.
-    minutes : iterable of int
-        How often the piece is repeated, which lasts a minute unless told otherwise: the family ``duration``.
+    minutes : iterable of float
+        Durations: the family ``duration``.
     rates_hz : iterable of float
         Rates of units in Hz: the family ``rate``.
-    piece_s, rate_s : float
-        Length in s of the piece, and of the recordings of several rates.
+    rate_s : float
+        Length in s of the recordings of several rates.
 
     Returns
     -------
@@ -125,8 +118,7 @@ def prepare(
     """
     # The names tell all that makes the recordings: others never take their place.
     wanted: dict[tuple[str, str], Callable[[], tuple[BaseRecording, BaseSorting]]] = {
-        (DURATION, f"{repeats}x{piece_s:g}s"): partial(make_long, repeats=repeats, piece_s=piece_s)
-        for repeats in minutes
+        (DURATION, f"{duration:g}min"): partial(make_long, minutes=duration) for duration in minutes
     }
     wanted |= {
         (RATE, f"{rate_hz:g}Hz_{rate_s:g}s"): partial(make_dense, rate_hz=rate_hz, duration_s=rate_s)
@@ -238,7 +230,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True, help="CSV file to write")
     parser.add_argument("--figure", type=Path, help="picture to write")
     add_run_arguments(parser, sorters=PEERS)
-    parser.add_argument("--minutes", type=int, nargs="+", default=list(MINUTES), help="durations (%(default)s)")
+    parser.add_argument("--minutes", type=float, nargs="+", default=list(MINUTES), help="durations (%(default)s)")
     parser.add_argument(
         "--rates", type=float, nargs="+", default=list(RATES_HZ), help="of each of five units, in Hz (%(default)s)"
     )
