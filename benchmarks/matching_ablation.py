@@ -21,7 +21,6 @@ from unittest.mock import patch
 import numpy as np
 import pandas as pd
 from spikeinterface.core import BaseRecording, BaseSorting, Templates, estimate_templates, get_noise_levels
-from spikeinterface.core.node_pipeline import run_node_pipeline
 from spikeinterface.preprocessing import bandpass_filter, whiten
 from spikeinterface.sortingcomponents.matching import find_spikes_from_templates
 from spikeinterface.sortingcomponents.tools import clean_templates
@@ -30,7 +29,8 @@ from benchmarks.parts import find_recordings, parts_folder, score_recordings
 from benchmarks.recordings import sorting_of
 from benchmarks.scores import unit_scores
 from spikeinterface_simsort import learning
-from spikeinterface_simsort.compute import job_arguments
+from spikeinterface_simsort.compute import run_nodes
+from spikeinterface_simsort.excerpt import Excerpt
 from spikeinterface_simsort.matching import TemplatePeakDetector
 from spikeinterface_simsort.params import SimSortParams
 from spikeinterface_simsort.pipeline import sort
@@ -202,7 +202,7 @@ def match_once(recording: BaseRecording, sorting: BaseSorting) -> BaseSorting:
     preprocessed = preprocess(recording, params=_PARAMS)
     grid = SamplingGrid.between(recording_frequency=recording.get_sampling_frequency(), model_frequency=rate)
     spikes = sorting.to_spike_vector()
-    stretch = learning.choose_stretch(preprocessed, spikes, grid=grid)
+    stretch = learning.choose_stretch(Excerpt.of_all(preprocessed), spikes, grid=grid)
     windows = noise_windows(stretch.traces, stretch.spikes.round().astype("int64"), num_samples=num_samples)
     if windows is None:
         raise ValueError("The spikes leave no noise to be seen.")
@@ -221,9 +221,7 @@ def match_once(recording: BaseRecording, sorting: BaseSorting) -> BaseSorting:
     count = matcher.num_templates
     templates = learning.Templates(matcher=matcher, units=np.arange(count), shifts=np.zeros(count), drift=None)
     detector = TemplatePeakDetector(preprocessed, templates=templates, grid=grid)
-    peaks, labels, _ = run_node_pipeline(
-        preprocessed, [detector], job_arguments(_PARAMS.job_kwargs), job_name="match templates"
-    )
+    peaks, labels, _ = run_nodes(preprocessed, [detector], job_kwargs=_PARAMS.job_kwargs, job_name="match templates")
     return _labelled(peaks["sample_index"], labels, rate=recording.get_sampling_frequency())
 
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import multiprocessing
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from spikeinterface.core import get_global_job_kwargs
-from spikeinterface.core.job_tools import fix_job_kwargs
+from spikeinterface.core import BaseRecording, get_global_job_kwargs
+from spikeinterface.core.job_tools import fix_job_kwargs, get_usable_cpu_count
+from spikeinterface.core.node_pipeline import PipelineNode, run_node_pipeline
 
 from spikeinterface_simsort.params import ParameterError
 
 # Long chunks spend little on their margins; 10 s of a tetrode are 5 MB.
 _CHUNK_DURATION = "10s"
+# More threads than these hardly help, as what is between the chunks is done by one.
+_MAX_JOBS = 8
 _CHUNK_KEYS = ("chunk_size", "chunk_memory", "total_memory", "chunk_duration")
 
 
@@ -57,7 +62,8 @@ def limit_threads_in_workers() -> None:
 def job_arguments(job_kwargs: dict[str, Any]) -> dict[str, Any]:
     """Complete SpikeInterface's job arguments: the user's, then the global ones.
 
-    Two defaults differ: threads instead of processes, and chunks of 10 s where the global setting is the usual 1 s.
+    Three defaults differ: threads instead of processes, one for each core (up to 8) where the global setting is the
+    usual 1, and chunks of 10 s where it is the usual 1 s.
 
     Parameters
     ----------
@@ -77,6 +83,10 @@ def job_arguments(job_kwargs: dict[str, Any]) -> dict[str, Any]:
     defaults: dict[str, Any] = {}
     if get_global_job_kwargs().get("chunk_duration") == "1s" and not any(key in job_kwargs for key in _CHUNK_KEYS):
         defaults["chunk_duration"] = _CHUNK_DURATION
+    if get_global_job_kwargs().get("n_jobs") == 1 and "n_jobs" not in job_kwargs:
+        # Whose siblings use the other cores has one.
+        is_worker = multiprocessing.parent_process() is not None
+        defaults["n_jobs"] = 1 if is_worker else min(get_usable_cpu_count(), _MAX_JOBS)
     if "pool_engine" not in job_kwargs:
         # The networks compute outside the interpreter's lock, and forked processes cannot share torch's threads.
         defaults["pool_engine"] = "thread"
@@ -84,3 +94,50 @@ def job_arguments(job_kwargs: dict[str, Any]) -> dict[str, Any]:
         return fix_job_kwargs({**defaults, **job_kwargs})
     except AssertionError as error:
         raise ParameterError(f"job_kwargs: {error}") from error
+
+
+def run_nodes(recording: BaseRecording, nodes: list[PipelineNode], *, job_kwargs: dict[str, Any], job_name: str) -> Any:
+    """Run nodes over a recording, chunk by chunk, on all cores that they may use.
+
+    Parameters
+    ----------
+    recording : BaseRecording
+        Preprocessed.
+    nodes : list of PipelineNode
+        Each has the ones before as parents.
+    job_kwargs : dict
+        Given by the user.
+    job_name : str
+        Of the progress bar.
+
+    Returns
+    -------
+    np.ndarray or tuple of np.ndarray
+        What the nodes put out, see SpikeInterface's `run_node_pipeline`.
+
+    Raises
+    ------
+    ParameterError
+        An argument is not known.
+    """
+    arguments = job_arguments(job_kwargs)
+    with one_thread_each(arguments["n_jobs"]):
+        return run_node_pipeline(recording, nodes, arguments, job_name=job_name)
+
+
+@contextmanager
+def one_thread_each(num_jobs: int) -> Generator[None, None, None]:
+    """Keep several jobs from asking torch for all cores each, while they run.
+
+    Parameters
+    ----------
+    num_jobs : int
+        If it is only one, torch uses as many threads as before.
+    """
+    before = torch.get_num_threads()
+    if num_jobs > 1:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -73,8 +73,10 @@ class MovingMean:
         return self.still + displacement.astype("float32")[:, None, None] * self.slope
 
 
-def estimate_drift(waveforms: np.ndarray, labels: np.ndarray, *, seconds: np.ndarray, root: np.ndarray) -> Drift | None:
-    """Follow the drift of a recording.
+def estimate_drift(
+    waveforms: np.ndarray, labels: np.ndarray, *, seconds: np.ndarray, duration_s: float, root: np.ndarray
+) -> Drift | None:
+    """Follow the drift of a recording, or of pieces of it.
 
     Parameters
     ----------
@@ -84,6 +86,8 @@ def estimate_drift(waveforms: np.ndarray, labels: np.ndarray, *, seconds: np.nda
         Their clusters; -1 is noise.
     seconds : np.ndarray, float64 [num_spikes]
         Their times, on a clock that runs on over all segments.
+    duration_s : float
+        How long was looked for them.
     root : np.ndarray, float32 [dim, dim]
         Whitens waveforms.
 
@@ -96,10 +100,9 @@ def estimate_drift(waveforms: np.ndarray, labels: np.ndarray, *, seconds: np.nda
     clusters = clusters[counts >= _MIN_SPIKES]
     if not len(clusters):
         return None
-    bin_s = max(_BIN_S, _SPIKES_PER_BIN * float(np.ptp(seconds)) / len(seconds))
-    bins = (seconds // bin_s).astype("int64")
-    num_bins = int(bins.max()) + 1
-    if num_bins < _MIN_BINS:
+    bin_s = max(_BIN_S, _SPIKES_PER_BIN * duration_s / len(seconds))
+    occupied, bins = np.unique(seconds // bin_s, return_inverse=True)
+    if len(occupied) < _MIN_BINS:
         return None
     sample = waveforms[:: -(-len(waveforms) // _SPIKES_PER_AXES)].astype("float32") @ root
     axes = np.linalg.eigh(np.cov(sample, rowvar=False))[1][:, -_DIMENSIONS:]
@@ -107,12 +110,15 @@ def estimate_drift(waveforms: np.ndarray, labels: np.ndarray, *, seconds: np.nda
         _nearest_to_median(waveforms, np.flatnonzero(labels == cluster), axes=root @ axes) for cluster in clusters
     ]
     first, second, course = (
-        _course(*_binned([(points[part], bins[spikes[part]]) for spikes, points in members], num_bins=num_bins))
+        _course(
+            *_binned([(points[part], bins[spikes[part]]) for spikes, points in members], num_bins=len(occupied)),
+            gaps=np.diff(occupied),
+        )
         for part in (slice(0, None, 2), slice(1, None, 2), slice(None))
     )
     if abs(float(np.corrcoef(first, second)[0, 1])) < _LEAST_CORRELATION:
         return None
-    return Drift(centres=(np.arange(num_bins) + 0.5) * bin_s, displacement=course)
+    return Drift(centres=(occupied + 0.5) * bin_s, displacement=course)
 
 
 def follow(waveforms: np.ndarray, displacement: np.ndarray, *, precision: np.ndarray) -> MovingMean:
@@ -165,15 +171,17 @@ def _binned(clusters: list[tuple[np.ndarray, np.ndarray]], *, num_bins: int) -> 
     return counts, sums.swapaxes(1, 2) / np.maximum(counts, 1)[..., None]
 
 
-def _course(counts: np.ndarray, means: np.ndarray) -> np.ndarray:
-    """Displacement in each bin, of mean 0 and variance 1, by alternating least squares."""
+def _course(counts: np.ndarray, means: np.ndarray, *, gaps: np.ndarray) -> np.ndarray:
+    """Displacement in each bin, of mean 0 and variance 1, by alternating least squares.
+
+    Bins between which others are left out tell less of each other.
+    """
     num_bins = counts.shape[1]
     total = counts.sum(axis=1)
     centre = np.einsum("kb,kbj->kj", counts, means) / total[:, None]
     change = np.sqrt(counts)[..., None] * (means - centre[:, None])
     displacement = np.linalg.svd(change.swapaxes(0, 1).reshape(num_bins, -1), full_matrices=False)[0][:, 0]
-    neighbours = np.full(num_bins, 2.0)
-    neighbours[[0, -1]] = 1.0
+    ties = np.concatenate([[0.0], 1 / gaps, [0.0]])
     for _ in range(_NUM_STEPS):
         displacement = (displacement - displacement.mean()) / max(displacement.std(), 1e-9)
         middle = counts @ displacement / total
@@ -184,6 +192,6 @@ def _course(counts: np.ndarray, means: np.ndarray) -> np.ndarray:
         weight = counts.T @ (direction**2).sum(axis=1)
         pull = np.einsum("kb,kbj,kj->b", counts, means - origin[:, None], direction)
         smoothness = _SMOOTHNESS * max(float(np.median(weight)), 1e-9)
-        beside = np.full(num_bins, -smoothness)
-        displacement = solveh_banded(np.stack([beside, weight + smoothness * neighbours]), pull)
+        bands = np.stack([-smoothness * ties[:-1], weight + smoothness * (ties[:-1] + ties[1:])])
+        displacement = solveh_banded(bands, pull)
     return (displacement - displacement.mean()) / max(displacement.std(), 1e-9)

@@ -11,18 +11,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from spikeinterface.core import BaseRecording
 
 from spikeinterface_simsort.drift import Drift, follow
+from spikeinterface_simsort.excerpt import Excerpt
 from spikeinterface_simsort.resampling import SamplingGrid
 from spikeinterface_simsort.separation import Separation
 from spikeinterface_simsort.template_matching import TemplateMatcher
 from spikeinterface_simsort.waveforms import extract_waveforms
 from spikeinterface_simsort.whitening import Whitener
 
-# Templates are learned from so much of a recording, in pieces spread over it, and less where spikes are dense.
-_MAX_DURATION_S, _PIECE_S = 300.0, 10.0
-_MAX_SPIKES = 60_000
+# Templates are learned from less of an excerpt where spikes are dense: pieces of it, spread evenly.
+_MAX_SPIKES, _PIECE_S = 60_000, 10.0
 # In all of these rounds but the last, units are split and merged; in the last they are only merged.
 _NUM_ROUNDS = 3
 # Of a template: its least energy, in units of noise, and number of spikes.
@@ -89,15 +88,15 @@ class Templates:
     drift: Drift | None
 
 
-def choose_stretch(preprocessed: BaseRecording, peaks: np.ndarray, *, grid: SamplingGrid) -> Stretch:
-    """Load what templates are learned from: the whole of a short recording, else pieces spread over it.
+def choose_stretch(excerpt: Excerpt, peaks: np.ndarray, *, grid: SamplingGrid) -> Stretch:
+    """Load what templates are learned from: the whole of an excerpt, or less of it where spikes are dense.
 
     Parameters
     ----------
-    preprocessed : BaseRecording
-        In units of noise.
+    excerpt : Excerpt
+        Of a preprocessed recording, in units of noise.
     peaks : np.ndarray, structured [num_peaks]
-        Detected spikes.
+        Spikes detected in it.
     grid : SamplingGrid
         Of the networks.
 
@@ -105,16 +104,15 @@ def choose_stretch(preprocessed: BaseRecording, peaks: np.ndarray, *, grid: Samp
     -------
     Stretch
     """
+    preprocessed = excerpt.recording
     rate = preprocessed.get_sampling_frequency()
     piece = max(round(_PIECE_S * rate), 1)
-    clock = segment_seconds(preprocessed)
     pieces = [
         (segment, start, min(start + piece, preprocessed.get_num_samples(segment)))
         for segment in range(preprocessed.get_num_segments())
         for start in range(0, preprocessed.get_num_samples(segment), piece)
     ]
-    most = min(_MAX_DURATION_S / _PIECE_S, len(pieces) * _MAX_SPIKES / max(len(peaks), 1))
-    num_chosen = int(np.clip(most, 1, len(pieces)))
+    num_chosen = int(np.clip(len(pieces) * _MAX_SPIKES / max(len(peaks), 1), 1, len(pieces)))
     chosen_pieces = [pieces[index] for index in np.linspace(0, len(pieces) - 1, num_chosen).round().astype("int64")]
     traces, times, chosen, starts, num_samples = [], [], [], [], 0
     for segment, start, end in chosen_pieces:
@@ -136,15 +134,9 @@ def choose_stretch(preprocessed: BaseRecording, peaks: np.ndarray, *, grid: Samp
         spikes=np.concatenate(times),
         chosen=np.concatenate(chosen),
         piece_starts=np.array(starts),
-        piece_seconds=np.array([clock[segment] + start / rate for segment, start, _ in chosen_pieces]),
+        piece_seconds=np.array([excerpt.seconds[segment] + start / rate for segment, start, _ in chosen_pieces]),
         sampling_frequency=rate * grid.up / grid.down,
     )
-
-
-def segment_seconds(recording: BaseRecording) -> np.ndarray:
-    """When each segment begins, on a clock that runs on over all of them; float64 [num_segments]."""
-    num_frames = [recording.get_num_samples(segment) for segment in range(recording.get_num_segments())]
-    return np.cumsum([0, *num_frames[:-1]]) / recording.get_sampling_frequency()
 
 
 def learn_templates(
@@ -156,6 +148,7 @@ def learn_templates(
     num_before: int,
     num_samples: int,
     seed: int,
+    num_threads: int = 1,
 ) -> Templates | None:
     """Learn the templates of a recording, beginning with clusters.
 
@@ -173,6 +166,8 @@ def learn_templates(
         Samples of a template before its peak, and altogether.
     seed : int
         Of what is drawn.
+    num_threads : int
+        That search the stretch at the same time.
 
     Returns
     -------
@@ -199,7 +194,7 @@ def learn_templates(
         )
         if matcher is None:
             return None
-        matches = matcher.find(stretch.traces, displacement=displacement)
+        matches = matcher.find(stretch.traces, displacement=displacement, num_threads=num_threads)
         matches = matches[_used_templates(matches, num_templates=matcher.num_templates)[matches["template"]]]
         if not len(matches):
             return None

@@ -8,7 +8,8 @@ from spikeinterface.core import BaseRecording
 from spikeinterface.core.node_pipeline import PeakDetector
 
 from spikeinterface_simsort.detection import peak_dtype
-from spikeinterface_simsort.learning import Templates, segment_seconds
+from spikeinterface_simsort.excerpt import segment_seconds
+from spikeinterface_simsort.learning import Templates
 from spikeinterface_simsort.preprocessing import check_finite
 from spikeinterface_simsort.resampling import SamplingGrid
 

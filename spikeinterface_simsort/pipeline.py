@@ -9,15 +9,21 @@ from typing import Any
 import numpy as np
 from spikeinterface.core import BaseRecording, NumpySorting
 from spikeinterface.core.basesorting import SpikeVectorSortingSegment
-from spikeinterface.core.node_pipeline import run_node_pipeline
 
 from spikeinterface_simsort.clustering import cluster
-from spikeinterface_simsort.compute import choose_device, job_arguments, limit_threads_in_workers
+from spikeinterface_simsort.compute import (
+    choose_device,
+    job_arguments,
+    limit_threads_in_workers,
+    one_thread_each,
+    run_nodes,
+)
 from spikeinterface_simsort.detection import NetworkPeakDetector
 from spikeinterface_simsort.drift import estimate_drift
 from spikeinterface_simsort.embedding import NetworkEmbedder
+from spikeinterface_simsort.excerpt import Excerpt, choose_excerpt
 from spikeinterface_simsort.groups import split_blocks, split_groups
-from spikeinterface_simsort.learning import choose_stretch, learn_templates, segment_seconds
+from spikeinterface_simsort.learning import Templates, choose_stretch, learn_templates
 from spikeinterface_simsort.matching import TemplatePeakDetector
 from spikeinterface_simsort.params import SimSortParams
 from spikeinterface_simsort.preprocessing import preprocess
@@ -120,23 +126,15 @@ def sort_block(recording: BaseRecording, *, weights: Weights, params: SimSortPar
         Each with the indices of its peaks.
     """
     preprocessed = preprocess(recording, params=params)
-    peaks, waveforms, embedding = detect_and_embed(preprocessed, weights=weights, params=params)
-    labels = cluster(embedding, params=params)
-    rate, model_rate = recording.get_sampling_frequency(), weights.config["embedder"]["sampling_frequency"]
-    peaks, waveforms, labels = join_shifted(
-        peaks,
-        waveforms,
-        labels,
-        num_channels=recording.get_num_channels(),
-        frames_per_sample=rate / model_rate,
-        max_shift=round(_MAX_SHIFT_MS * model_rate / 1000),
-        sampling_frequency=rate,
-        num_frames=[recording.get_num_samples(segment) for segment in range(recording.get_num_segments())],
-    )
+    excerpt = choose_excerpt(preprocessed) if params.match_templates else Excerpt.of_all(preprocessed)
+    peaks, waveforms, labels = find_clusters(excerpt.recording, weights=weights, params=params)
+    templates = None
     if params.match_templates:
-        peaks, waveforms, labels = match_templates(
-            preprocessed, peaks, waveforms, labels, weights=weights, params=params
-        )
+        templates = templates_of_clusters(excerpt, peaks, waveforms, labels, weights=weights, params=params)
+    if templates is not None:
+        peaks, waveforms, labels = match_templates(preprocessed, templates=templates, weights=weights, params=params)
+    elif not excerpt.is_whole:
+        peaks, waveforms, labels = find_clusters(preprocessed, weights=weights, params=params)
     units = refine(
         peaks,
         waveforms,
@@ -195,28 +193,66 @@ def detect_and_embed(
         ms_before=embedder_config["ms_before"],
         device=device,
     )
-    return run_node_pipeline(
-        preprocessed, [detector, embedder], job_arguments(params.job_kwargs), job_name="detect and embed spikes"
+    return run_nodes(
+        preprocessed, [detector, embedder], job_kwargs=params.job_kwargs, job_name="detect and embed spikes"
     )
 
 
-def match_templates(
-    preprocessed: BaseRecording,
+def find_clusters(
+    preprocessed: BaseRecording, *, weights: Weights, params: SimSortParams
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Detect spikes and cluster them.
+
+    Parameters
+    ----------
+    preprocessed : BaseRecording
+        In units of noise.
+    weights : Weights
+        The networks.
+    params : SimSortParams
+        Resolved.
+
+    Returns
+    -------
+    peaks : np.ndarray, structured [num_peaks]
+        With the field ``probability``, sorted by segment and sample index.
+    waveforms : np.ndarray, float16 [num_peaks, num_samples * num_channels]
+        Theirs, at the networks' sampling frequency.
+    labels : np.ndarray, int [num_peaks]
+        Their clusters; -1 is noise.
+    """
+    peaks, waveforms, embedding = detect_and_embed(preprocessed, weights=weights, params=params)
+    labels = cluster(embedding, params=params)
+    rate, model_rate = preprocessed.get_sampling_frequency(), weights.config["embedder"]["sampling_frequency"]
+    return join_shifted(
+        peaks,
+        waveforms,
+        labels,
+        num_channels=preprocessed.get_num_channels(),
+        frames_per_sample=rate / model_rate,
+        max_shift=round(_MAX_SHIFT_MS * model_rate / 1000),
+        sampling_frequency=rate,
+        num_frames=[preprocessed.get_num_samples(segment) for segment in range(preprocessed.get_num_segments())],
+    )
+
+
+def templates_of_clusters(
+    excerpt: Excerpt,
     peaks: np.ndarray,
     waveforms: np.ndarray,
     labels: np.ndarray,
     *,
     weights: Weights,
     params: SimSortParams,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Learn the templates of clusters and find them in the recording, as the tissue moves, overlapping spikes too.
+) -> Templates | None:
+    """Learn the templates of clusters, and how they move with the tissue.
 
     Parameters
     ----------
-    preprocessed : BaseRecording
-        In units of noise.
+    excerpt : Excerpt
+        Of the preprocessed recording.
     peaks : np.ndarray, structured [num_peaks]
-        Detected spikes.
+        Spikes detected in it.
     waveforms : np.ndarray, float16 [num_peaks, num_samples * num_channels]
         Theirs.
     labels : np.ndarray, int [num_peaks]
@@ -228,36 +264,70 @@ def match_templates(
 
     Returns
     -------
-    peaks, waveforms, labels
-        Of the spikes found; what was given, where no template can be learned.
+    Templates or None
+        None where no template can be learned.
     """
-    config = weights.config["embedder"]
-    rate, num_samples = config["sampling_frequency"], int(weights.embedder.num_samples)  # pyright: ignore[reportArgumentType]
-    grid = SamplingGrid.between(recording_frequency=preprocessed.get_sampling_frequency(), model_frequency=rate)
-    stretch = choose_stretch(preprocessed, peaks, grid=grid)
+    config, num_samples = weights.config["embedder"], int(weights.embedder.num_samples)  # pyright: ignore[reportArgumentType]
+    stretch = choose_stretch(excerpt, peaks, grid=_grid(excerpt.recording, weights))
     noise = noise_windows(stretch.traces, stretch.spikes.round().astype("int64"), num_samples=num_samples)
     if noise is None:
-        return peaks, waveforms, labels
+        return None
     whitener = Whitener.from_noise(noise)
-    seconds = segment_seconds(preprocessed)[peaks["segment_index"]]
-    seconds += peaks["sample_index"] / preprocessed.get_sampling_frequency()
-    drift = estimate_drift(waveforms, labels, seconds=seconds, root=whitener.root)
-    templates = learn_templates(
-        stretch,
+    drift = estimate_drift(
+        waveforms,
         labels,
-        whitener=whitener,
-        drift=drift,
-        num_before=round(config["ms_before"] * rate / 1000),
-        num_samples=num_samples,
-        seed=params.seed,
+        seconds=excerpt.seconds[peaks["segment_index"]] + peaks["sample_index"] / excerpt.recording.sampling_frequency,
+        duration_s=excerpt.recording.get_total_duration(),
+        root=whitener.root,
     )
-    if templates is None:
-        return peaks, waveforms, labels
-    detector = TemplatePeakDetector(preprocessed, templates=templates, grid=grid)
-    peaks, labels, waveforms = run_node_pipeline(
-        preprocessed, [detector], job_arguments(params.job_kwargs), job_name="match templates"
+    num_jobs = job_arguments(params.job_kwargs)["n_jobs"]
+    with one_thread_each(num_jobs):
+        return learn_templates(
+            stretch,
+            labels,
+            whitener=whitener,
+            drift=drift,
+            num_before=round(config["ms_before"] * config["sampling_frequency"] / 1000),
+            num_samples=num_samples,
+            seed=params.seed,
+            num_threads=num_jobs,
+        )
+
+
+def match_templates(
+    preprocessed: BaseRecording, *, templates: Templates, weights: Weights, params: SimSortParams
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Find the spikes of templates, overlapping ones too.
+
+    Parameters
+    ----------
+    preprocessed : BaseRecording
+        In units of noise.
+    templates : Templates
+        Of the units.
+    weights : Weights
+        The networks, whose sampling frequency it uses.
+    params : SimSortParams
+        Resolved; uses `job_kwargs`.
+
+    Returns
+    -------
+    peaks, waveforms, labels
+        Of the spikes found, as from `find_clusters`.
+    """
+    detector = TemplatePeakDetector(preprocessed, templates=templates, grid=_grid(preprocessed, weights))
+    peaks, labels, waveforms = run_nodes(
+        preprocessed, [detector], job_kwargs=params.job_kwargs, job_name="match templates"
     )
     return peaks, waveforms, labels
+
+
+def _grid(recording: BaseRecording, weights: Weights) -> SamplingGrid:
+    """Of the embedder, whose window the templates are."""
+    return SamplingGrid.between(
+        recording_frequency=recording.get_sampling_frequency(),
+        model_frequency=weights.config["embedder"]["sampling_frequency"],
+    )
 
 
 def _duplicate_frames(recording: BaseRecording, params: SimSortParams) -> int:

@@ -8,6 +8,7 @@ Where the tissue moves, templates are those of the displacement that it has at t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -104,7 +105,9 @@ class TemplateMatcher:
         """Samples on either side of a stretch that have a say in which spikes it holds."""
         return _MARGIN_WINDOWS * self.num_samples
 
-    def find(self, traces: np.ndarray, *, displacement: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    def find(
+        self, traces: np.ndarray, *, displacement: Callable[[np.ndarray], np.ndarray], num_threads: int = 1
+    ) -> np.ndarray:
         """Find the spikes of all templates.
 
         Parameters
@@ -113,6 +116,8 @@ class TemplateMatcher:
             In units of noise.
         displacement : callable
             Of samples of the traces: displacement of the tissue, there.
+        num_threads : int
+            That search pieces of the traces at the same time.
 
         Returns
         -------
@@ -120,14 +125,18 @@ class TemplateMatcher:
             Sorted by ``time``, in samples, between samples; ``iteration`` counts what was subtracted before, ``level``
             those of displacement.
         """
-        margin, found = self.margin_samples(), []
-        for start in range(0, len(traces), _PIECE_SAMPLES):
+        margin = self.margin_samples()
+
+        def find_from(start: int) -> np.ndarray:
             first, end = max(start - margin, 0), min(start + _PIECE_SAMPLES, len(traces))
             level = int(np.abs(self.levels - displacement(np.array([(start + end) / 2]))).argmin())
             matches = self._find_in_piece(traces[first : end + margin], level=level)
             matches["time"] += first
             sample = np.round(matches["time"])
-            found.append(matches[(sample >= start) & (sample < end)])
+            return matches[(sample >= start) & (sample < end)]
+
+        with ThreadPoolExecutor(num_threads) as pool:
+            found = list(pool.map(find_from, range(0, len(traces), _PIECE_SAMPLES)))
         matches = np.concatenate(found) if found else np.empty(0, dtype=match_dtype)
         return matches[np.argsort(matches["time"], kind="stable")]
 

@@ -35,7 +35,16 @@ WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 GROWING = {"open", "os.mkdir"}
 SCENARIOS = ("single", "overwrite", "groups", "groups_overwrite")
 # The real steps of the method, where no file is written.
-STEPS = ("load_weights", "preprocess", "detect_and_embed", "cluster", "join_shifted", "match_templates", "refine")
+STEPS = (
+    "load_weights",
+    "preprocess",
+    "detect_and_embed",
+    "cluster",
+    "join_shifted",
+    "learn_templates",
+    "match_templates",
+    "refine",
+)
 
 
 class Watch:

@@ -1,6 +1,7 @@
 """The parts of the sorter that need no network, each alone."""
 
 import json
+import os
 from dataclasses import asdict, fields, replace
 
 import numpy as np
@@ -598,6 +599,7 @@ def test_defaults_are_not_shared() -> None:
 def test_job_arguments() -> None:
     assert job_arguments({})["chunk_duration"] == "10s"
     assert job_arguments({})["pool_engine"] == "thread"
+    assert job_arguments({})["n_jobs"] == min(len(os.sched_getaffinity(0)), 8)
     given = job_arguments({"n_jobs": 2, "chunk_size": 5000, "pool_engine": "process"})
     assert (given["n_jobs"], given["chunk_size"], given["pool_engine"]) == (2, 5000, "process")
     assert "chunk_duration" not in given

@@ -5,6 +5,7 @@ import pytest
 from spikeinterface.core import NumpyRecording
 
 from spikeinterface_simsort.drift import Drift, estimate_drift, follow
+from spikeinterface_simsort.excerpt import choose_excerpt
 from spikeinterface_simsort.learning import choose_stretch, learn_templates
 from spikeinterface_simsort.matching import TemplatePeakDetector
 from spikeinterface_simsort.resampling import SamplingGrid
@@ -32,7 +33,7 @@ def points(*, moving: float, seed: int, num_spikes: int = 6000) -> tuple[np.ndar
 
 def test_course_of_the_tissue_is_found() -> None:
     values, labels, seconds = points(moving=1.5, seed=0)
-    drift = estimate_drift(values, labels, seconds=seconds, root=np.eye(DIM, dtype="float32"))
+    drift = estimate_drift(values, labels, seconds=seconds, duration_s=140.0, root=np.eye(DIM, dtype="float32"))
     assert drift is not None
     times = np.linspace(2, 138, 300)
     assert abs(np.corrcoef(drift.at(times), course(times))[0, 1]) > 0.97
@@ -42,20 +43,22 @@ def test_course_of_the_tissue_is_found() -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_where_nothing_moves_there_is_no_drift(seed: int) -> None:
     values, labels, seconds = points(moving=0.0, seed=seed)
-    assert estimate_drift(values, labels, seconds=seconds, root=np.eye(DIM, dtype="float32")) is None
+    assert estimate_drift(values, labels, seconds=seconds, duration_s=140.0, root=np.eye(DIM, dtype="float32")) is None
 
 
 def test_drift_of_few_spikes_is_not_looked_for() -> None:
     root = np.eye(DIM, dtype="float32")
     values, labels, seconds = points(moving=3.0, seed=1)
-    assert estimate_drift(values[:500:4], labels[:500:4], seconds=seconds[:500:4], root=root) is None
-    assert estimate_drift(values, labels, seconds=seconds / 100, root=root) is None
-    assert estimate_drift(values, np.full(len(labels), -1), seconds=seconds, root=root) is None
+    assert estimate_drift(values[:500:4], labels[:500:4], seconds=seconds[:500:4], duration_s=140.0, root=root) is None
+    assert estimate_drift(values, labels, seconds=seconds / 100, duration_s=1.4, root=root) is None
+    assert estimate_drift(values, np.full(len(labels), -1), seconds=seconds, duration_s=140.0, root=root) is None
 
 
 def test_rare_spikes_are_binned_in_longer_bins() -> None:
     values, labels, seconds = points(moving=3.0, seed=2)
-    drift = estimate_drift(values, labels, seconds=100 * seconds, root=np.eye(DIM, dtype="float32"))
+    drift = estimate_drift(
+        values, labels, seconds=100 * seconds, duration_s=14_000.0, root=np.eye(DIM, dtype="float32")
+    )
     assert drift is not None
     assert np.diff(drift.centres)[0] > 50
     assert abs(np.corrcoef(drift.displacement, course(drift.centres / 100))[0, 1]) > 0.95
@@ -98,7 +101,7 @@ def test_a_unit_that_moves_is_one_and_keeps_its_spikes() -> None:
     clusters = 2 * labels + (displacement > 0)
     recording = NumpyRecording([traces], RATE)
     grid = SamplingGrid.between(recording_frequency=RATE, model_frequency=RATE)
-    stretch = choose_stretch(recording, peaks_of(times), grid=grid)
+    stretch = choose_stretch(choose_excerpt(recording), peaks_of(times), grid=grid)
     windows = noise_windows(traces, times.astype("int64"), num_samples=NUM_SAMPLES)
     assert windows is not None
     drift = Drift(centres=np.arange(0, 141, 1.0), displacement=course(np.arange(0, 141, 1.0)))

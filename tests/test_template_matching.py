@@ -7,6 +7,7 @@ from spikeinterface.core import BaseRecording, BaseSorting, NumpyRecording
 
 from spikeinterface_simsort import pipeline
 from spikeinterface_simsort.drift import Drift
+from spikeinterface_simsort.excerpt import choose_excerpt
 from spikeinterface_simsort.learning import Stretch, Templates, choose_stretch, learn_templates
 from spikeinterface_simsort.params import SimSortParams
 from spikeinterface_simsort.resampling import SamplingGrid
@@ -367,7 +368,7 @@ def test_learned_templates_undo_a_wrong_clustering() -> None:
     labels = np.where(kinds == 1, np.where(np.arange(1800) % 2, 1, 2), 0)
     recording = NumpyRecording([traces], RATE)
     grid = SamplingGrid.between(recording_frequency=RATE, model_frequency=RATE)
-    stretch = choose_stretch(recording, peaks_of(times), grid=grid)
+    stretch = choose_stretch(choose_excerpt(recording), peaks_of(times), grid=grid)
     learned = learn(stretch, labels)
     assert learned is not None
     matches = find(learned.matcher, traces)
@@ -382,7 +383,7 @@ def test_learned_templates_undo_a_wrong_clustering() -> None:
 def test_nothing_is_learned_from_nothing() -> None:
     recording = NumpyRecording([noise(5.0, seed=20)], RATE)
     grid = SamplingGrid.between(recording_frequency=RATE, model_frequency=RATE)
-    stretch = choose_stretch(recording, peaks_of(np.array([300.0, 900.0])), grid=grid)
+    stretch = choose_stretch(choose_excerpt(recording), peaks_of(np.array([300.0, 900.0])), grid=grid)
     for labels in (np.array([0, 0]), np.array([-1, -1])):
         assert learn(stretch, labels) is None
 
@@ -390,27 +391,27 @@ def test_nothing_is_learned_from_nothing() -> None:
 def test_stretch_of_a_long_recording_is_spread_over_it() -> None:
     minutes = np.zeros((400 * 1000, 1), dtype="float32")
     minutes[:, 0] = np.arange(len(minutes)) / 1000
-    recording = NumpyRecording([minutes, minutes], 1000.0)
+    excerpt = choose_excerpt(NumpyRecording([minutes, minutes + 400], 1000.0))
     grid = SamplingGrid.between(recording_frequency=1000.0, model_frequency=1000.0)
-    times = np.arange(500, 400_000, 1000)
-    peaks = np.concatenate([peaks_of(times), peaks_of(times, segment=1)])
-    stretch = choose_stretch(recording, peaks, grid=grid)
+    num_pieces = excerpt.recording.get_num_segments()
+    peaks = np.concatenate([peaks_of(np.arange(500, 10_000, 1000), segment=piece) for piece in range(num_pieces)])
+    stretch = choose_stretch(excerpt, peaks, grid=grid)
     assert len(stretch.traces) == 300_000
-    # The traces say what second they are of.
-    np.testing.assert_allclose(
-        stretch.traces[stretch.spikes.astype("int64"), 0], peaks["sample_index"][stretch.chosen] / 1000
-    )
-    assert set(peaks["segment_index"][stretch.chosen]) == {0, 1}
-    # The clock runs on from one segment to the next.
-    seconds = (peaks["sample_index"] / 1000 + 400 * peaks["segment_index"])[stretch.chosen]
+    # The traces say what second they are of, on a clock that runs on from one segment to the next.
+    seconds = stretch.traces[stretch.spikes.astype("int64"), 0]
     np.testing.assert_allclose(stretch.seconds(stretch.spikes), seconds)
+    np.testing.assert_allclose(
+        excerpt.seconds[peaks["segment_index"]] + peaks["sample_index"] / 1000, seconds[np.argsort(stretch.chosen)]
+    )
+    assert seconds.min() < 20 and seconds.max() > 780
+    assert np.diff(np.sort(seconds)).max() < 30
 
 
 def test_stretch_of_a_short_recording_is_all_of_it_at_the_networks_rate() -> None:
     traces = noise(25.0, seed=21)
     recording = NumpyRecording([traces], 30_000.0)
     grid = SamplingGrid.between(recording_frequency=30_000.0, model_frequency=20_000.0)
-    stretch = choose_stretch(recording, peaks_of(np.array([300.0, 400_000.0])), grid=grid)
+    stretch = choose_stretch(choose_excerpt(recording), peaks_of(np.array([300.0, 400_000.0])), grid=grid)
     assert len(stretch.traces) == pytest.approx(len(traces) * 2 / 3, abs=2)
     np.testing.assert_allclose(stretch.spikes, [200.0, 800_000 / 3], atol=1)
 
@@ -439,6 +440,6 @@ def test_a_unit_of_few_spikes_stays_one(seed: int) -> None:
     add_spikes(traces, times, TEMPLATES[0] * 0.7)
     recording = NumpyRecording([traces], RATE)
     grid = SamplingGrid.between(recording_frequency=RATE, model_frequency=RATE)
-    learned = learn(choose_stretch(recording, peaks_of(times), grid=grid), np.arange(350) % 2)
+    learned = learn(choose_stretch(choose_excerpt(recording), peaks_of(times), grid=grid), np.arange(350) % 2)
     assert learned is not None
     assert len(np.unique(learned.units[learned.units >= 0])) == 1

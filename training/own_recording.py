@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from spikeinterface.core import BaseRecording, append_recordings
 from spikeinterface.core.base import base_peak_dtype
-from spikeinterface.core.node_pipeline import PeakRetriever, run_node_pipeline
+from spikeinterface.core.node_pipeline import PeakRetriever
 from torch import nn
 
-from spikeinterface_simsort.compute import job_arguments
+from spikeinterface_simsort.compute import run_nodes
 from spikeinterface_simsort.detection import pad_channels
 from spikeinterface_simsort.embedding import NetworkEmbedder
 from spikeinterface_simsort.params import SimSortParams
@@ -113,7 +113,7 @@ def cut_waveforms(
         ms_before=section["ms_before"] + PAD_SAMPLES * 1000 / rate,
         return_output=(True, False),
     )
-    flat = run_node_pipeline(preprocessed, [source, cutter], job_arguments(params.job_kwargs), job_name="cut waveforms")
+    flat = run_nodes(preprocessed, [source, cutter], job_kwargs=params.job_kwargs, job_name="cut waveforms")
     return pad_channels(np.asarray(flat, dtype="float32").reshape(shape), num_channels=num_channels)
 
 
