@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import expit
+from scipy.stats import poisson
 from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
 
@@ -42,6 +43,10 @@ _LOG_LIKELIHOOD, _PER_SPIKE, _LEAST_GAP = 25.0, 0.01, 2.2
 # One neuron does not fire twice within these, in ms; two that know nothing of each other do. Less than this share of
 # what chance makes of it is one neuron's, and some other spikes.
 _REFRACTORY_MS, _LEAST_SHARE = (0.6, 2.0), 0.15
+# One neuron's spikes that look like two neurons' leave out the first of these intervals, as the second ones tell how
+# often they fire near each other: there are less than such a share of what these make expected, and not by chance.
+_RECOVERY_MS, _NEARBY_MS = (0.6, 3.0), (5.0, 50.0)
+_MOST_RECOVERED, _BY_CHANCE = 0.3, 0.01
 # Two that do so may lie nearer to each other: neither is wider than most neurons of the recording by more than this.
 _LEAST_GAP_KNOWN, _MOST_WIDER = 1.5, 1.08
 _LEAST_WEIGHT, _NUM_STEPS = 0.04, 100
@@ -177,7 +182,8 @@ class Separation:
         labels : np.ndarray, int64 [num_spikes]
             The units.
         take_turns : bool
-            Whether units that look alike and hardly ever fire in the same seconds are one that drifts.
+            Whether units that look alike are one that drifts, if they hardly ever fire in the same seconds, or one
+            whose spikes vary, if they never fire in each other's refractory period.
 
         Returns
         -------
@@ -287,13 +293,13 @@ class Separation:
     def _are_one(self, one: _Unit, other: _Unit, difference: Difference, *, take_turns: bool) -> bool:
         if difference.is_none:
             return True
-        if take_turns and difference.is_drift and fire_in_turns(self.seconds[one.spikes], self.seconds[other.spikes]):
+        trains = self.seconds[one.spikes], self.seconds[other.spikes]
+        if take_turns and difference.is_drift and (fire_in_turns(*trains) or share_refractory_period(*trains)):
             return True
         if difference.is_clear:
             return False
         waveforms, others = (self._steady(unit, at=other.middle, most=_SPIKES_PER_FIT) for unit in (one, other))
         points, moved = self._project(waveforms), self._project(_delayed(others, difference.shift))
-        trains = self.seconds[one.spikes], self.seconds[other.spikes]
         return not self._are_two(points, moved, trains=trains, widest=self._widest(waveforms))
 
     def _are_two(
@@ -412,13 +418,38 @@ def fire_together(times: np.ndarray, others: np.ndarray, *, duration_s: float) -
     -------
     bool
     """
-    near, far = (limit / 1000 for limit in _REFRACTORY_MS)
-    times, others = np.sort(times), np.sort(others)
-    count = 0
+    near, far = _REFRACTORY_MS
+    chance = len(times) * len(others) * 2 * (far - near) / 1000 / duration_s
+    return _count_intervals(times, others, _REFRACTORY_MS) >= max(1.0, _LEAST_SHARE * chance)
+
+
+def share_refractory_period(times: np.ndarray, others: np.ndarray) -> bool:
+    """Whether spikes of two trains come near to each other, but never as near as those of one neuron do not.
+
+    A neuron's spikes after a pause and in a series may look different, as if they were two neurons'.
+
+    Parameters
+    ----------
+    times, others : np.ndarray, float64 [num_spikes]
+        In seconds.
+
+    Returns
+    -------
+    bool
+    """
+    (near, far), (low, high) = _RECOVERY_MS, _NEARBY_MS
+    expected = _count_intervals(times, others, _NEARBY_MS) * (far - near) / (high - low)
+    count = _count_intervals(times, others, _RECOVERY_MS)
+    return count < _MOST_RECOVERED * expected and float(poisson.cdf(count, expected)) < _BY_CHANCE
+
+
+def _count_intervals(times: np.ndarray, others: np.ndarray, limits_ms: tuple[float, float]) -> int:
+    """Pairs of spikes of two trains, in seconds, so far apart, whichever comes first."""
+    near, far = (limit / 1000 for limit in limits_ms)
+    others, count = np.sort(others), 0
     for low, high in ((near, far), (-far, -near)):
         count += int((np.searchsorted(others, times + high) - np.searchsorted(others, times + low)).sum())
-    chance = len(times) * len(others) * 2 * (far - near) / duration_s
-    return count >= max(1.0, _LEAST_SHARE * chance)
+    return count
 
 
 def is_bimodal(values: np.ndarray, *, first: np.ndarray, widest: float = np.inf) -> bool:

@@ -11,7 +11,14 @@ from spikeinterface_simsort.excerpt import choose_excerpt
 from spikeinterface_simsort.learning import Stretch, Templates, choose_stretch, learn_templates
 from spikeinterface_simsort.params import SimSortParams
 from spikeinterface_simsort.resampling import SamplingGrid
-from spikeinterface_simsort.separation import Difference, Separation, fire_in_turns, fire_together, is_bimodal
+from spikeinterface_simsort.separation import (
+    Difference,
+    Separation,
+    fire_in_turns,
+    fire_together,
+    is_bimodal,
+    share_refractory_period,
+)
 from spikeinterface_simsort.template_matching import TemplateMatcher, shift_matrix
 from spikeinterface_simsort.whitening import Whitener, noise_windows
 
@@ -335,6 +342,20 @@ def test_only_two_neurons_fire_within_each_others_refractory_period() -> None:
     # One or two of many are other spikes.
     mostly = np.concatenate([np.arange(600) / 6 + 0.08, [0.001]])
     assert not fire_together(np.arange(600) / 6, mostly, duration_s=100.0)
+
+
+def test_spikes_of_one_neuron_share_their_refractory_period() -> None:
+    rng = np.random.default_rng(0)
+    intervals = 0.005 + rng.exponential(0.05, 4000)
+    times = np.cumsum(intervals)
+    # After a pause they look different.
+    paused = intervals > 0.03
+    assert share_refractory_period(times[paused], times[~paused])
+    others = rng.uniform(0, times[-1], 2000)
+    assert not share_refractory_period(times[paused], others)
+    # A few spikes tell nothing, nor do neurons that never fire at the same time.
+    assert not share_refractory_period(times[paused][:60], times[~paused][:60])
+    assert not share_refractory_period(times[paused], times[~paused] + times[-1])
 
 
 def peaks_of(times: np.ndarray, *, segment: int = 0) -> np.ndarray:
