@@ -20,7 +20,7 @@ from spikeinterface.curation import train_model
 from spikeinterface.metrics import ComputeQualityMetrics, ComputeTemplateMetrics
 
 from benchmarks.curation_scores import binary_scores, calibration_error
-from benchmarks.curation_trials import PARTS, QUICK, SLOW, VALIDATION_CELLS
+from benchmarks.curation_trials import PARTS, SORTERS, VALIDATION_CELLS
 from benchmarks.curation_units import NOISE_SHARE, SINGLE_ACCURACY, collect_units, find_datasets
 from spikeinterface_simsort.curation.metrics import QUALITY_METRICS, TEMPLATE_METRICS, metric_columns
 from spikeinterface_simsort.curation.models import BUNDLED_MODEL, CLASSES, classify
@@ -160,8 +160,8 @@ tags:
 
 Tells of sorted units on tetrodes whether they are single, well-sorted neurons (`sua`), several neurons or a part of one
 (`mua`), or `noise`, from {num_features} values of SpikeInterface's quality and template metrics. Its format is that of
-UnitRefine's models: `spikeinterface.curation.model_based_label_units(analyzer, model_folder=...)` uses it, and no type in
-it has to be trusted. `simsort curate` does that and more.
+UnitRefine's models: `spikeinterface.curation.model_based_label_units(analyzer, model_folder=...)` uses it, and no type
+in it has to be trusted. `simsort curate` does that and more.
 
 ## Training
 {num_units} units ({counts}) of {num_trials} composed trials, found by
@@ -169,8 +169,8 @@ it has to be trusted. `simsort curate` does that and more.
 The trials are made of simulated cells of layers 1 to 5, but for the ME-types {held_out_cells}, and differ in their
 number of neurons, rates, noise, hash, drift, electrodes and length (`benchmarks/curation_trials.py`).
 
-Nobody labelled. A unit is `sua` whose accuracy against a true neuron is {single:g} or more (matches within 1 ms), `noise`
-where less than {noise:.0%} of its spikes are within 0.4 ms of any true spike, else `mua`.
+Nobody labelled. A unit is `sua` whose accuracy against a true neuron is {single:g} or more (matches within 1 ms),
+`noise` where less than {noise:.0%} of its spikes are within 0.4 ms of any true spike, else `mua`.
 
 Trained by SpikeInterface's `train_model`: medians in place of what is not known, standard scaling, gradient-boosted
 trees whose settings were chosen by cross-validation. Trained with {versions}.
@@ -212,7 +212,7 @@ def main(argv: list[str] | None = None) -> int:
     training, validation = (
         collect_units(
             find_datasets(arguments.runs / "data", families=[part]),
-            [*QUICK, *SLOW],
+            list(SORTERS),
             runs=arguments.runs / "runs",
             parts=arguments.runs / "parts",
         )

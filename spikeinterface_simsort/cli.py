@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from spikeinterface_simsort._version import __version__
 from spikeinterface_simsort.cli_bank import add_bank_parser
 from spikeinterface_simsort.cli_common import CommandError, add_logging_options
+from spikeinterface_simsort.cli_curate import add_curate_parser
 from spikeinterface_simsort.cli_demo import add_demo_parser
 from spikeinterface_simsort.cli_fetch import add_fetch_parser
 from spikeinterface_simsort.cli_finetune import add_finetune_parser
@@ -43,6 +44,8 @@ first commands:
       sort a raw binary file
   simsort sort session_folder --format neuralynx --group-size 4 --output sorted
       sort each tetrode of an acquisition system's session
+  simsort curate sorted
+      label the sorted units: single neurons, several, noise
   simsort simulate --num-trials 10 --output trials
       make recordings whose spikes are known
   simsort bank cells --output neuron_bank
@@ -111,6 +114,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_logging_options(parser)
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
     add_sort_parser(subparsers)
+    add_curate_parser(subparsers)
     add_demo_parser(subparsers)
     add_fetch_parser(subparsers)
     add_bank_parser(subparsers)

@@ -10,7 +10,7 @@ from spikeinterface.core import NumpySorting
 from benchmarks.curation import METHODS, draw, label, score
 from benchmarks.curation_scores import binary_scores, calibration, calibration_error
 from benchmarks.curation_training import INFO, MODEL, NOT_FEATURES, features, train
-from benchmarks.curation_trials import EVERY, QUICK, RECIPE, SLOW, sorters_of
+from benchmarks.curation_trials import RECIPE, SORTERS, sorters_of
 from benchmarks.curation_units import true_labels
 from spikeinterface_simsort.curation.metrics import metric_columns
 from spikeinterface_simsort.curation.models import BUNDLED_MODEL, CLASSES, classify
@@ -67,7 +67,7 @@ def test_calibration_of_probabilities():
 
 def test_trials_for_the_classifier():
     assert RECIPE.draw(1) != RECIPE.draw(2)
-    assert sorters_of(0) == (*QUICK, *SLOW) == sorters_of(EVERY) and sorters_of(1) == QUICK
+    assert sorters_of(0) == tuple(SORTERS) and sorters_of(1) == ("simsort", "herdingspikes", "simple")
 
 
 def test_features_know_nothing_of_units_and_durations():

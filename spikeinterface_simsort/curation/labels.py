@@ -173,7 +173,7 @@ def label_by_bombcell(metrics: pd.DataFrame, *, amplitudes_in_uv: bool = True) -
     if not amplitudes_in_uv:
         logger.warning("The recording's gains are not known: Bombcell's bound of the amplitude in uV is left out.")
         del thresholds["mua"]["amplitude_median"]
-    return bombcell_label_units(external_metrics=metrics, thresholds=thresholds)["label"]
+    return bombcell_label_units(external_metrics=metrics, thresholds=thresholds)["bombcell_label"].rename("label")
 
 
 def label_by_unitrefine(
