@@ -13,8 +13,9 @@ from typing import Any
 from spikeinterface_simsort.fingerprint import name_differences
 
 RUN_FILE, GROUPS_FOLDER, SORTING_FOLDER = "run.json", "groups", "sorting"
+REPORT_FILE = "report.html"
 # What `simsort sort` leaves, of one group or of several: nothing else is ever removed.
-SORTED_CONTENTS = (RUN_FILE, GROUPS_FOLDER, SORTING_FOLDER, "sorter", "units.csv", "units.png")
+SORTED_CONTENTS = (RUN_FILE, GROUPS_FOLDER, SORTING_FOLDER, "sorter", "units.csv", "units.png", REPORT_FILE)
 _LOCK_FILE = ".lock"
 
 
