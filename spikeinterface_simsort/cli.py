@@ -15,8 +15,10 @@ from spikeinterface_simsort.cli_bank import add_bank_parser
 from spikeinterface_simsort.cli_common import CommandError, add_logging_options
 from spikeinterface_simsort.cli_curate import add_curate_parser
 from spikeinterface_simsort.cli_demo import add_demo_parser
+from spikeinterface_simsort.cli_export import add_export_parser
 from spikeinterface_simsort.cli_fetch import add_fetch_parser
 from spikeinterface_simsort.cli_finetune import add_finetune_parser
+from spikeinterface_simsort.cli_report import add_report_parser
 from spikeinterface_simsort.cli_simulate import add_simulate_parser
 from spikeinterface_simsort.cli_sort import add_sort_parser
 from spikeinterface_simsort.cli_train import add_train_parser
@@ -46,6 +48,10 @@ first commands:
       sort each tetrode of an acquisition system's session
   simsort curate sorted
       label the sorted units: single neurons, several, noise
+  simsort report sorted
+      show all units of a sort in one HTML page
+  simsort export sorted --to phy
+      hand the units on to Phy, or as NWB
   simsort simulate --num-trials 10 --output trials
       make recordings whose spikes are known
   simsort bank cells --output neuron_bank
@@ -115,6 +121,8 @@ def make_parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
     add_sort_parser(subparsers)
     add_curate_parser(subparsers)
+    add_report_parser(subparsers)
+    add_export_parser(subparsers)
     add_demo_parser(subparsers)
     add_fetch_parser(subparsers)
     add_bank_parser(subparsers)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spikeinterface_simsort.cli_common import CommandError, add_logging_options, format_table, positive_int, require
+from spikeinterface_simsort.cli_units import read_traces
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -152,13 +153,13 @@ def summarise(labels: pd.DataFrame, *, agreement: pd.DataFrame, folder: Path) ->
 
 def _open_analyzer(source: Path, *, output: Path, recording: Path | None, jobs: dict[str, Any]) -> SortingAnalyzer:
     """The analyzer that SOURCE is, or one made of it, which is kept with the labels."""
-    from spikeinterface.core import load, load_sorting_analyzer
+    from spikeinterface.core import load_sorting_analyzer
 
     from spikeinterface_simsort.curation.metrics import make_analyzer
     from spikeinterface_simsort.folders import replacing
     from spikeinterface_simsort.sorted_units import open_units
 
-    traces: Any = None if recording is None else load(recording.expanduser())
+    traces = read_traces(recording)
     units = open_units(source, recording=traces)
     if units.analyzer is not None:
         # Once more, as that one is not to be written to.
