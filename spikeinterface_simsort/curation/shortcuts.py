@@ -48,6 +48,9 @@ class Shortcuts(JSComponent):
       };
       document.addEventListener("keydown", onKeyDown);
       model.on("remove", () => document.removeEventListener("keydown", onKeyDown));
-      return document.createElement("span");
+      const mark = document.createElement("span");
+      mark.className = "listens-to-keys";
+      mark.dataset.unit = model.unit;
+      return mark;
     }
     """
