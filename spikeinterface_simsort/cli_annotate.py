@@ -16,6 +16,7 @@ from spikeinterface_simsort.cli_common import (
     positive_int,
     require,
 )
+from spikeinterface_simsort.cli_units import read_traces
 
 if TYPE_CHECKING:
     from spikeinterface.core import SortingAnalyzer
@@ -179,20 +180,21 @@ def load_analyzer(folder: Path, *, recording: Path | None) -> SortingAnalyzer:
 
     Raises
     ------
+    SourceError
+        It cannot be read.
     CommandError
-        It cannot be read, or has no units.
+        The recording cannot be read, or there are no units.
     """
-    from spikeinterface.core import load, load_sorting_analyzer
+    from spikeinterface.core import load_sorting_analyzer
 
-    from spikeinterface_simsort.weights_format import one_line
+    from spikeinterface_simsort.sorted_units import open_units
 
-    try:
-        analyzer = load_sorting_analyzer(folder)
-        if recording is not None:
-            traces: Any = load(recording.expanduser())
-            analyzer.set_temporary_recording(traces)
-    except Exception as error:  # What broken folders raise depends on what is broken.
-        raise CommandError(f"{folder} or its recording cannot be read: {one_line(error)}") from error
+    traces = read_traces(recording)
+    # Says what is wrong with a folder, and opens no pickle. What it gives is not to be written to.
+    open_units(folder)
+    analyzer = load_sorting_analyzer(folder)
+    if traces is not None:
+        analyzer.set_temporary_recording(traces)
     if not len(analyzer.unit_ids):
         raise CommandError(f"{folder} has no units: there is nothing to label.")
     return analyzer

@@ -51,6 +51,7 @@ class Shortcuts(JSComponent):
       const mark = document.createElement("span");
       mark.className = "listens-to-keys";
       mark.dataset.unit = model.unit;
+      model.on("unit", () => { mark.dataset.unit = model.unit; });
       return mark;
     }
     """
