@@ -11,11 +11,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from spikeinterface_simsort._version import __version__
+from spikeinterface_simsort.cli_annotate import add_annotate_parsers
 from spikeinterface_simsort.cli_bank import add_bank_parser
 from spikeinterface_simsort.cli_common import CommandError, add_logging_options
+from spikeinterface_simsort.cli_curate import add_curate_parser
 from spikeinterface_simsort.cli_demo import add_demo_parser
+from spikeinterface_simsort.cli_export import add_export_parser
 from spikeinterface_simsort.cli_fetch import add_fetch_parser
 from spikeinterface_simsort.cli_finetune import add_finetune_parser
+from spikeinterface_simsort.cli_report import add_report_parser
 from spikeinterface_simsort.cli_simulate import add_simulate_parser
 from spikeinterface_simsort.cli_sort import add_sort_parser
 from spikeinterface_simsort.cli_train import add_train_parser
@@ -43,6 +47,12 @@ first commands:
       sort a raw binary file
   simsort sort session_folder --format neuralynx --group-size 4 --output sorted
       sort each tetrode of an acquisition system's session
+  simsort curate sorted
+      label the sorted units: single neurons, several, noise
+  simsort report sorted
+      show all units of a sort in one HTML page
+  simsort export sorted --to phy
+      hand the units on to Phy, or as NWB
   simsort simulate --num-trials 10 --output trials
       make recordings whose spikes are known
   simsort bank cells --output neuron_bank
@@ -111,12 +121,16 @@ def make_parser() -> argparse.ArgumentParser:
     add_logging_options(parser)
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
     add_sort_parser(subparsers)
+    add_curate_parser(subparsers)
+    add_report_parser(subparsers)
+    add_export_parser(subparsers)
     add_demo_parser(subparsers)
     add_fetch_parser(subparsers)
     add_bank_parser(subparsers)
     add_simulate_parser(subparsers)
     add_train_parser(subparsers)
     add_finetune_parser(subparsers)
+    add_annotate_parsers(subparsers)
     add_weights_parser(subparsers)
     return parser
 

@@ -137,11 +137,40 @@ def read_recording(args: argparse.Namespace) -> BaseRecording:
     elif args.format is not None:
         recording = _read_format(args)
     else:
-        recording = _read_saved(args.path)
+        recording = read_saved(args.path)
     if not isinstance(recording, BaseRecording):
         raise CommandError(f"{args.path} is not a recording ({type(recording).__name__}).")
     _set_electrodes(recording, probe_file=args.probe, group_size=args.group_size)
     return recording
+
+
+def read_saved(path: Path) -> Any:
+    """Read what SpikeInterface saved.
+
+    Parameters
+    ----------
+    path : Path
+        Folder, zarr or JSON.
+
+    Returns
+    -------
+    object
+        A recording, if it is one.
+
+    Raises
+    ------
+    CommandError
+        It cannot be read, or could run anything.
+    """
+    from spikeinterface.core import load
+
+    try:
+        return load(path)
+    except Exception as error:  # What a broken folder raises depends on what is broken.
+        raise CommandError(
+            f"{path} is not a recording that SpikeInterface saved ({one_line(error)}). Name the format of another "
+            "recording with --format (see --list-formats)."
+        ) from error
 
 
 def recording_readers() -> dict[str, Callable[..., Any]]:
@@ -216,18 +245,6 @@ def _read_binary(args: argparse.Namespace) -> Any:
         gain_to_uV=args.gain_uv,
         offset_to_uV=None if args.gain_uv is None else args.offset_uv or 0.0,
     )
-
-
-def _read_saved(path: Path) -> Any:
-    from spikeinterface.core import load
-
-    try:
-        return load(path)
-    except Exception as error:  # What a broken folder raises depends on what is broken.
-        raise CommandError(
-            f"{path} is not a recording that SpikeInterface saved ({one_line(error)}). Name the format of another "
-            "recording with --format (see --list-formats)."
-        ) from error
 
 
 def _read_format(args: argparse.Namespace) -> Any:

@@ -21,7 +21,7 @@ from spikeinterface_simsort.cli_common import (
 from spikeinterface_simsort.cli_parameters import add_parameter_options, parse_parameters
 from spikeinterface_simsort.cli_recording import add_recording_options, check_recording_options, read_recording
 from spikeinterface_simsort.failures import explain_failure
-from spikeinterface_simsort.run_folders import GROUPS_FOLDER, SORTED_CONTENTS, is_run_folder
+from spikeinterface_simsort.run_folders import GROUPS_FOLDER, REPORT_FILE, SORTED_CONTENTS, is_run_folder
 from spikeinterface_simsort.unit_table import REFRACTORY_MS, describe_units
 from spikeinterface_simsort.weights import resolve_weights
 
@@ -52,6 +52,7 @@ DIR will hold
   units.png   waveforms, autocorrelograms, amplitudes over time
   sorting/    the units: spikeinterface.load("DIR/sorting")
   sorter/     SpikeInterface's own folder: parameters, log
+  report.html all units, with pictures of each (--report; `simsort report DIR` writes it later)
 
 It appears when all is done: a run that fails leaves nothing behind.
 
@@ -64,7 +65,7 @@ command is given again: what is done is kept.
 """
 _EPILOG = """\
 examples:
-  simsort sort recording_folder --output sorted
+  simsort sort recording_folder --output sorted --report
   simsort sort session.raw --sampling-frequency 30000 --num-channels 4 --dtype int16 --gain-uv 0.195 --output sorted
   simsort sort session_folder --format openephys --stream-id 0 --group-size 4 --n-jobs 4 --output sorted
       four tetrodes at a time; again, to go on after an interruption
@@ -93,6 +94,7 @@ def add_sort_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentPars
         action="store_true",
         help="replace DIR, once the new output is complete; start over, with several groups",
     )
+    parser.add_argument("--report", action="store_true", help="write DIR/report.html, a page with all units, too")
     add_logging_options(parser)
     add_recording_options(parser)
     add_parameter_options(parser)
@@ -117,6 +119,8 @@ def _sort(args: argparse.Namespace) -> int:
             recording, sorting, folder=folder, title=args.path.resolve().name, job_kwargs=params["job_kwargs"]
         )
     sys.stdout.write(summarise(rows, folder=output))
+    if args.report:
+        _add_page(output, args=args, n_jobs=params["job_kwargs"].get("n_jobs", 1))
     return 0
 
 
@@ -146,9 +150,19 @@ def _sort_groups(recording: BaseRecording, *, output: Path, params: dict[str, An
         for path in sorted(Path(unfinished).iterdir()):
             path.replace(output / path.name)
     sys.stdout.write(summarise(rows, folder=output))
+    if args.report:
+        _add_page(output, args=args, n_jobs=n_jobs)
     if failed is not None:
         raise CommandError(str(failed)) from failed
     return 0
+
+
+def _add_page(output: Path, *, args: argparse.Namespace, n_jobs: int) -> None:
+    """Write the page when all else is in its place: were it to fail, the units would be kept."""
+    from spikeinterface_simsort.html_report import write_html_report
+
+    page = write_html_report(output, output / REPORT_FILE, title=args.path.resolve().name, n_jobs=n_jobs)
+    sys.stdout.write(f"{page}\n")
 
 
 def sort_into(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
+from PIL import Image
 
 from spikeinterface_simsort.unit_table import REFRACTORY_MS, UnitRow
 
@@ -17,6 +21,9 @@ from spikeinterface_simsort.unit_table import REFRACTORY_MS, UnitRow
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = ("o", "^")
 _REFRACTORY_COLOUR = "#D55E00"
+# More names than these would cover the dots, or one another.
+_MAX_NAMES = 25
+_NUM_SHADES = 96
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,10 +117,7 @@ def draw_page(
     layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.05)
     figure = Figure(figsize=(14.0, sum(heights) + 0.5), layout=layout)
     figure.suptitle(headline, x=0.01, ha="left", fontweight="bold", fontsize=13)
-    styles = {
-        row.unit_id: (_COLOURS[index % len(_COLOURS)], _MARKERS[index // len(_COLOURS) % len(_MARKERS)])
-        for index, row in enumerate(rows)
-    }
+    styles = unit_styles([row.unit_id for row in rows])
     below: Any = figure
     if planes:
         subfigures: Any = figure.subfigures(2, 1, height_ratios=heights)
@@ -149,12 +153,112 @@ def draw_page(
     return figure
 
 
+def unit_styles(unit_ids: Sequence[Any]) -> dict[Any, tuple[str, str]]:
+    """Colour and marker of each unit that is drawn together with others, by its place among them."""
+    return {
+        unit_id: (_COLOURS[index % len(_COLOURS)], _MARKERS[index // len(_COLOURS) % len(_MARKERS)])
+        for index, unit_id in enumerate(unit_ids)
+    }
+
+
+def draw_strip(picture: UnitPicture, *, row: UnitRow, colour: str, boundaries: np.ndarray) -> Figure:
+    """Draw waveforms, autocorrelogram and amplitudes of one unit side by side.
+
+    Parameters
+    ----------
+    picture : UnitPicture
+        What is drawn.
+    row : UnitRow
+        Of the same unit.
+    colour : str
+        Of matplotlib.
+    boundaries : np.ndarray, [num_segments + 1]
+        Where segments begin and end, in s, one put after another.
+
+    Returns
+    -------
+    Figure
+    """
+    # Laid out by hand: matplotlib's layout engines take longer than the drawing.
+    figure = Figure(figsize=(10.4, 1.75))
+    waveforms = figure.add_axes((0.055, 0.10, 0.36, 0.86))
+    correlogram = figure.add_axes((0.48, 0.22, 0.18, 0.74))
+    amplitudes = figure.add_axes((0.725, 0.22, 0.265, 0.74))
+    _draw_waveforms(waveforms, picture, colour=colour)
+    _draw_correlogram(correlogram, picture, row=row, colour=colour)
+    correlogram.set_xlabel("lag (ms)", fontsize=8, labelpad=1)
+    _draw_amplitudes(amplitudes, picture, colour=colour, boundaries=boundaries)
+    amplitudes.set_xlabel("time (s)", fontsize=8, labelpad=1)
+    return figure
+
+
+def draw_overview(*, planes: list[Plane], similarity: np.ndarray, styles: dict[Any, tuple[str, str]]) -> Figure:
+    """Draw how far the units of a group are apart: planes of components, and how alike their waveforms are.
+
+    Parameters
+    ----------
+    planes : list of Plane
+        Two are drawn at most.
+    similarity : np.ndarray, float [num_units, num_units]
+        Of the units of `styles`.
+    styles : dict of tuple of str
+        Colour and marker of each unit.
+
+    Returns
+    -------
+    Figure
+    """
+    figure = Figure(figsize=(10.4, 3.1))
+    for index, plane in enumerate(planes[:2]):
+        _draw_plane(figure.add_axes((0.055 + 0.335 * index, 0.14, 0.265, 0.76)), plane, styles=styles)
+    if len(similarity) > 1:
+        _draw_similarity(figure.add_axes((0.725, 0.14, 0.225, 0.76)), similarity, unit_ids=list(styles))
+    return figure
+
+
+def encode_png(figure: Figure, *, dpi: float) -> bytes:
+    """Draw a figure as PNG of few colours, a third of the size of one of all.
+
+    Parameters
+    ----------
+    figure : Figure
+        Of a few colours.
+    dpi : float
+        Dots per inch.
+
+    Returns
+    -------
+    bytes
+    """
+    figure.set_dpi(dpi)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    image = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+    file = io.BytesIO()
+    image.quantize(_NUM_SHADES, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(
+        file, "PNG", optimize=True
+    )
+    return file.getvalue()
+
+
+def _draw_similarity(axis: Axes, similarity: np.ndarray, *, unit_ids: list[Any]) -> None:
+    image = axis.imshow(similarity, vmin=0.0, vmax=1.0, cmap="Greys", interpolation="nearest")
+    step = -(-len(unit_ids) // _MAX_NAMES)
+    places = np.arange(0, len(unit_ids), step)
+    names = [str(unit_ids[place]) for place in places]
+    axis.set_xticks(places, names, fontsize=6, rotation=90 if max(map(len, names)) * len(names) > 40 else 0)
+    axis.set_yticks(places, names, fontsize=6)
+    axis.set_title("cosine similarity of waveforms", fontsize=9, loc="left")
+    colours = axis.figure.colorbar(image, ax=axis, fraction=0.05, pad=0.03)
+    colours.ax.tick_params(labelsize=6)
+
+
 def _draw_plane(axis: Axes, plane: Plane, *, styles: dict[Any, tuple[str, str]]) -> None:
     for unit_id, points in plane.points.items():
         colour, marker = styles[unit_id]
         axis.scatter(*points.T, s=7, color=colour, marker=marker, alpha=0.5, linewidths=0)
     for unit_id, points in plane.points.items():
-        if len(points):
+        if len(points) and len(plane.points) <= _MAX_NAMES:
             label = {"facecolor": "white", "alpha": 0.8, "edgecolor": styles[unit_id][0], "boxstyle": "round,pad=0.2"}
             x, y = np.median(points, axis=0)
             axis.annotate(str(unit_id), (x, y), ha="center", va="center", fontsize=8, bbox=label)
@@ -207,6 +311,9 @@ def _draw_waveforms(axis: Axes, picture: UnitPicture, *, colour: str) -> None:
 def _draw_correlogram(axis: Axes, picture: UnitPicture, *, row: UnitRow, colour: str) -> None:
     axis.axvspan(-REFRACTORY_MS, REFRACTORY_MS, color=_REFRACTORY_COLOUR, alpha=0.25, linewidth=0)
     axis.stairs(picture.correlogram, picture.lag_ms, fill=True, color=colour)
+    # On top of the bars, and seen whatever their colour.
+    for lag_ms in (-REFRACTORY_MS, REFRACTORY_MS):
+        axis.axvline(lag_ms, color="0.15", linewidth=0.7, linestyle=":")
     axis.set_xlim(picture.lag_ms[0], picture.lag_ms[-1])
     axis.set_ylim(0, max(1.35 * picture.correlogram.max(), 1.0))
     text = f"{100 * row.violations:.2g} % of intervals < {REFRACTORY_MS:g} ms"

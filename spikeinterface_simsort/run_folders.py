@@ -13,8 +13,12 @@ from typing import Any
 from spikeinterface_simsort.fingerprint import name_differences
 
 RUN_FILE, GROUPS_FOLDER, SORTING_FOLDER = "run.json", "groups", "sorting"
-# What `simsort sort` leaves, of one group or of several: nothing else is ever removed.
-SORTED_CONTENTS = (RUN_FILE, GROUPS_FOLDER, SORTING_FOLDER, "sorter", "units.csv", "units.png")
+REPORT_FILE = "report.html"
+# What `simsort curate` adds: labels, of these units only.
+CURATED_CONTENTS = ("analyzer", "curation.json", "labels.csv", "metrics.csv")
+_SORTER_CONTENTS = (RUN_FILE, GROUPS_FOLDER, SORTING_FOLDER, "sorter", "units.csv", "units.png")
+# What `simsort sort` leaves, of one group or of several, and what is added: nothing else is ever removed.
+SORTED_CONTENTS = (*_SORTER_CONTENTS, REPORT_FILE, *CURATED_CONTENTS)
 _LOCK_FILE = ".lock"
 
 

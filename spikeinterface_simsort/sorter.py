@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from spikeinterface_simsort.params import SimSortParams
 
 _RESULT_FILE = "sorting.npz"
 _PROPERTIES_FOLDER = "properties"
+# SpikeInterface takes the lines of a file of this name into its own log, as `runtime_trace`.
+_LOG_FILE = "simsort.log"
 
 
 class SimSortSorter(BaseSorter):
@@ -78,7 +82,8 @@ class SimSortSorter(BaseSorter):
         if verbose and logger.getEffectiveLevel() > logging.INFO:
             logger.setLevel(logging.INFO)
         try:
-            sorting = sort(recording, params=SimSortParams.from_dict({**params, "job_kwargs": job_kwargs}))
+            with _logging_warnings(logger, path=sorter_output_folder / _LOG_FILE):
+                sorting = sort(recording, params=SimSortParams.from_dict({**params, "job_kwargs": job_kwargs}))
         finally:
             logger.setLevel(level)
         if len(sorting.unit_ids) == 0:
@@ -95,6 +100,20 @@ class SimSortSorter(BaseSorter):
         sorting = NpzSortingExtractor(folder / _RESULT_FILE)
         _load_properties(folder / _PROPERTIES_FOLDER, sorting)
         return sorting
+
+
+@contextmanager
+def _logging_warnings(logger: logging.Logger, *, path: Path) -> Iterator[None]:
+    """Write what is warned of meanwhile to a file, a line each; no file where there is nothing."""
+    handler = logging.FileHandler(path, encoding="utf-8", delay=True)
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
 
 
 # SpikeInterface's own functions for this read and write pickles.
