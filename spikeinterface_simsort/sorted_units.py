@@ -219,7 +219,7 @@ def _read_analyzer(folder: Path) -> SortingAnalyzer:
             "load it in Python (spikeinterface.load) and pass the analyzer."
         )
     try:
-        return load_sorting_analyzer(folder, read_only=True)
+        return load_sorting_analyzer(folder)
     except Exception as error:  # What a broken folder raises depends on what is broken.
         raise SourceError(
             f"{folder} holds neither what `simsort sort` or run_sorter wrote nor an analyzer ({one_line(error)})."
