@@ -142,17 +142,18 @@ def _open_source(source: str | Path | BaseSorting | SortingAnalyzer, *, recordin
     if isinstance(source, SortingAnalyzer):
         return _of_analyzer(source, recording=recording)
     if isinstance(source, BaseSorting):
-        if recording is None and source.has_recording():
+        sorting: Any = source
+        if recording is None and sorting.has_recording():
             # SpikeInterface has no other way to ask for it.
-            recording = source._recording
+            recording = sorting._recording
         if recording is None:
             raise SourceError("The sorting does not know its recording: pass recording=...")
-        return SortedUnits(sorting=source, recording=recording)
+        return SortedUnits(sorting=sorting, recording=recording)
     folder = Path(source).expanduser()
     if not folder.exists():
         raise SourceError(f"There is no {folder}.")
     if (folder / SORTING_FOLDER).is_dir() and (groups := _sorter_folders(folder)):
-        sorting: Any = load(folder / SORTING_FOLDER)
+        sorting = load(folder / SORTING_FOLDER)
         recording = recording or _recording_of(groups[0], whole=groups[0].parent.name == GROUPS_FOLDER)
         return SortedUnits(sorting=sorting, recording=recording, history=_history(groups))
     if (folder / _LOG_FILE).is_file():
