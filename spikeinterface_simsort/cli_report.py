@@ -8,7 +8,7 @@ from pathlib import Path
 
 from spikeinterface_simsort.cli_common import CommandError, add_logging_options
 from spikeinterface_simsort.cli_units import add_units_options, read_traces
-from spikeinterface_simsort.run_folders import REPORT_FILE
+from spikeinterface_simsort.run_folders import GROUPS_FOLDER, REPORT_FILE, SORTING_FOLDER
 
 _DESCRIPTION = """\
 Show sorted units in one HTML page, which needs nothing else: to be looked at, sent, printed.
@@ -71,7 +71,7 @@ def _report(args: argparse.Namespace) -> int:
 
 
 def _default_page(source: Path) -> Path:
-    """Into a sorter's output; beside an analyzer, which is SpikeInterface's own."""
-    if (source / "sorting").is_dir() and not (source / "spikeinterface_info.json").is_file():
+    """Into what `simsort sort` wrote; beside anything else, which is not simsort's."""
+    if (source / SORTING_FOLDER).is_dir() and any((source / name).is_dir() for name in ("sorter", GROUPS_FOLDER)):
         return source / REPORT_FILE
     return source.with_name(f"{source.stem}_{REPORT_FILE}")

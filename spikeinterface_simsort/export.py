@@ -19,6 +19,7 @@ from spikeinterface.core import (
     create_sorting_analyzer,
 )
 from spikeinterface.core.segmentutils import concatenate_sortings
+from spikeinterface.core.template_tools import estimate_main_channel_from_recording
 
 from spikeinterface_simsort._version import __version__
 from spikeinterface_simsort.folders import replacing
@@ -92,12 +93,13 @@ def export_phy(
     if not traces.is_filtered():
         traces = high_pass(traces)
     job_kwargs = {"n_jobs": n_jobs, "pool_engine": "thread", "chunk_duration": _CHUNK_DURATION, "progress_bar": False}
+    sparsity = _channels_of_units(traces, sorting)
     analyzer = create_sorting_analyzer(
         sorting,
         traces,
         format="memory",
-        sparsity=_channels_of_units(traces, sorting),
-        sparse=False,
+        sparsity=sparsity,
+        main_channel_indices=_main_channels(traces, sorting, sparsity=sparsity, seed=seed),
         return_in_uV=traces.has_scaleable_traces(),
         seed=seed,
         job_kwargs={"progress_bar": False},
@@ -211,7 +213,7 @@ def _with_spikes(sorting: BaseSorting) -> BaseSorting:
     if not found.get_num_units():
         raise SourceError("There is no unit with a spike to be exported.")
     if left_out := sorting.get_num_units() - found.get_num_units():
-        logger.warning("%d units without spikes are left out.", left_out)
+        logger.warning("Units without spikes are left out: %d.", left_out)
     return found
 
 
@@ -238,6 +240,27 @@ def _channels_of_units(recording: BaseRecording, sorting: BaseSorting) -> Channe
     for units, channels in _members(recording, sorting):
         mask[np.ix_(units, channels)] = True
     return ChannelSparsity(mask, sorting.unit_ids, recording.channel_ids)
+
+
+def _main_channels(
+    recording: BaseRecording, sorting: BaseSorting, *, sparsity: ChannelSparsity, seed: int
+) -> np.ndarray:
+    """Index of each unit's main channel: what the sorter says, or where the mean waveform is largest in its group."""
+    index_of = {str(channel_id): index for index, channel_id in enumerate(recording.channel_ids)}
+    told = sorting.get_property("main_channel_id")
+    if told is not None:
+        main = np.array([index_of.get(str(channel_id), -1) for channel_id in told])
+        if np.all((main >= 0) & sparsity.mask[np.arange(len(main)), main]):
+            return main
+    main = np.empty(sorting.get_num_units(), dtype="int64")
+    for units, channels in _members(recording, sorting):
+        part = recording.select_channels(recording.channel_ids[channels])
+        own: Any = sorting.select_units(sorting.unit_ids[units])
+        found = estimate_main_channel_from_recording(
+            part, own, peak_sign="both", peak_mode="extremum", seed=seed, progress_bar=False
+        )
+        main[units] = channels[found]
+    return main
 
 
 def _electrodes_of_units(recording: BaseRecording, sorting: BaseSorting) -> list[list[int]]:

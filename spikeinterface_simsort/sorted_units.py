@@ -142,17 +142,18 @@ def _open_source(source: str | Path | BaseSorting | SortingAnalyzer, *, recordin
     if isinstance(source, SortingAnalyzer):
         return _of_analyzer(source, recording=recording)
     if isinstance(source, BaseSorting):
-        if recording is None and source.has_recording():
+        sorting: Any = source
+        if recording is None and sorting.has_recording():
             # SpikeInterface has no other way to ask for it.
-            recording = source._recording
+            recording = sorting._recording
         if recording is None:
             raise SourceError("The sorting does not know its recording: pass recording=...")
-        return SortedUnits(sorting=source, recording=recording)
+        return SortedUnits(sorting=sorting, recording=recording)
     folder = Path(source).expanduser()
     if not folder.exists():
         raise SourceError(f"There is no {folder}.")
     if (folder / SORTING_FOLDER).is_dir() and (groups := _sorter_folders(folder)):
-        sorting: Any = load(folder / SORTING_FOLDER)
+        sorting = load(folder / SORTING_FOLDER)
         recording = recording or _recording_of(groups[0], whole=groups[0].parent.name == GROUPS_FOLDER)
         return SortedUnits(sorting=sorting, recording=recording, history=_history(groups))
     if (folder / _LOG_FILE).is_file():
@@ -219,7 +220,7 @@ def _read_analyzer(folder: Path) -> SortingAnalyzer:
             "load it in Python (spikeinterface.load) and pass the analyzer."
         )
     try:
-        return load_sorting_analyzer(folder, read_only=True)
+        return load_sorting_analyzer(folder)
     except Exception as error:  # What a broken folder raises depends on what is broken.
         raise SourceError(
             f"{folder} holds neither what `simsort sort` or run_sorter wrote nor an analyzer ({one_line(error)})."

@@ -155,6 +155,8 @@ def picture_recording(
         high_pass(recording, dtype="float32"),
         format="memory",
         sparse=False,
+        # The main channel is seen in the mean waveforms; SpikeInterface would read the traces once more for it.
+        main_channel_indices=np.zeros(sorting.get_num_units(), dtype="int64"),
         # A recording of floats with no gain would pass for one in uV.
         return_in_uV=recording.has_scaleable_traces(),
         seed=seed,
