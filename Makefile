@@ -6,7 +6,7 @@ TREE := build/tree
 PACKAGE := spikeinterface_simsort
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test audit slow figures physics networks studies bench bench-full train clean $(TREE)
+.PHONY: help demo test audit slow figures physics networks studies confidence bench bench-full train clean $(TREE)
 # Two targets must not install into one environment at once.
 .NOTPARALLEL:
 
@@ -54,6 +54,9 @@ studies: $(VENV)/.installed-dev ## Train again and again: make studies BANK=fold
 			--test-bank $(or $(TEST_BANK),$(error name the bank to test on)) --runs runs/studies \
 			--output benchmarks/results/$$study.csv --figure docs/scaling.png || exit 1; \
 	done
+
+confidence: $(VENV)/.installed-dev ## Fit predicted accuracy anew, after a change of the sorter: make confidence BANK=folder (an hour).
+	$(BIN)/python -m benchmarks.confidence --bank $(or $(BANK),$(error name a neuron bank)) --datasets $(wildcard runs/benchmarks/data) --output benchmarks/results --figure docs/confidence.png
 
 # Data sets whose sources are not named are left out, and said to be.
 BENCHMARKS := $(BIN)/python -m benchmarks $(if $(BANK),--bank $(BANK)) $(if $(SHARED),--waveforms $(SHARED)/waveforms) $(if $(PUBLISHED),--published $(PUBLISHED))

@@ -5,12 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import spikeinterface as si
 from spikeinterface.core import BaseRecording, BaseSorting
 
 logger = logging.getLogger(__name__)
+
+# A folder with ``recording`` and ``sorting``, or what gives both.
+Source = Path | Callable[[], tuple[BaseRecording, BaseSorting]]
 
 # Text whatever they hold: names of recordings may be numbers, whose zeros count, and an error may be none.
 _TEXTS = {"family": str, "recording": str, "error": str}
@@ -55,7 +59,7 @@ def parts_folder(output: Path) -> Path:
 
 
 def score_recordings(
-    recordings: Mapping[tuple[str, str], Path],
+    recordings: Mapping[tuple[str, str], Source],
     score: Callable[[BaseRecording, BaseSorting], pd.DataFrame],
     *,
     parts: Path | None = None,
@@ -64,8 +68,8 @@ def score_recordings(
 
     Parameters
     ----------
-    recordings : mapping of (str, str) to Path
-        From `find_recordings`; at least one.
+    recordings : mapping of (str, str) to Source
+        From `find_recordings`, or made when their turn comes, by family and name; at least one.
     score : callable
         (recording, ground truth) -> table.
     parts : Path, optional
@@ -78,11 +82,11 @@ def score_recordings(
         All tables, with the columns ``family`` and ``recording`` before.
     """
     tables = []
-    for number, ((family, name), path) in enumerate(recordings.items(), start=1):
+    for number, ((family, name), source) in enumerate(recordings.items(), start=1):
         part = None if parts is None else parts / family / f"{name}.csv"
         if part is None or not part.exists():
             logger.info("%d of %d: %s/%s", number, len(recordings), family, name)
-            table = score(si.load(path / "recording"), si.load(path / "sorting"))
+            table = score(*(source() if callable(source) else _load(source)))
             table.insert(0, "family", family)
             table.insert(1, "recording", name)
             if part is not None:
@@ -91,6 +95,10 @@ def score_recordings(
             table = _read_table(part)
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
+
+
+def _load(folder: Path) -> tuple[Any, Any]:
+    return si.load(folder / "recording"), si.load(folder / "sorting")
 
 
 def _write_table(table: pd.DataFrame, path: Path) -> None:

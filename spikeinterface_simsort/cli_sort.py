@@ -42,13 +42,14 @@ _COLUMNS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("snr", "SNR", "{:.1f}".format),
     ("probability", "probability", "{:.2f}".format),
     ("violations", f"ISI < {REFRACTORY_MS:g} ms", "{:.2%}".format),
+    ("predicted_accuracy", "predicted accuracy", "{:.2f}".format),
 )
 
 _DESCRIPTION = """\
 Sort a recording.
 
 DIR will hold
-  units.csv   a row for each unit: spikes, rate, SNR, refractory violations
+  units.csv   a row for each unit: spikes, rate, SNR, refractory violations, predicted accuracy
   units.png   waveforms, autocorrelograms, amplitudes over time
   sorting/    the units: spikeinterface.load("DIR/sorting")
   sorter/     SpikeInterface's own folder: parameters, log

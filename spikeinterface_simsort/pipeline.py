@@ -18,6 +18,7 @@ from spikeinterface_simsort.compute import (
     one_thread_each,
     run_nodes,
 )
+from spikeinterface_simsort.confidence import AccuracyModel, unit_features
 from spikeinterface_simsort.detection import NetworkPeakDetector
 from spikeinterface_simsort.drift import estimate_drift
 from spikeinterface_simsort.embedding import NetworkEmbedder
@@ -52,7 +53,8 @@ def sort(recording: BaseRecording, *, params: SimSortParams | None = None) -> Nu
     Returns
     -------
     NumpySorting
-        Integer unit ids from 0, with the properties ``main_channel_id``, ``snr``, ``probability`` and ``group``.
+        Integer unit ids from 0, with the properties ``main_channel_id``, ``snr``, ``probability``,
+        ``predicted_accuracy`` and ``group``.
 
     Raises
     ------
@@ -107,7 +109,7 @@ def sort_group(recording: BaseRecording, *, weights: Weights, params: SimSortPar
 
 
 def sort_block(recording: BaseRecording, *, weights: Weights, params: SimSortParams) -> tuple[np.ndarray, list[Unit]]:
-    """Sort as many channels as the networks read: the method itself.
+    """Sort as many channels as the networks read, and say how accurate each unit can be expected to be.
 
     Parameters
     ----------
@@ -122,6 +124,43 @@ def sort_block(recording: BaseRecording, *, weights: Weights, params: SimSortPar
     -------
     peaks : np.ndarray, structured [num_peaks]
         Detected spikes.
+    units : list of Unit
+        Each with the indices of its peaks and its predicted accuracy.
+    """
+    peaks, waveforms, units = find_units(recording, weights=weights, params=params)
+    features = unit_features(
+        peaks,
+        waveforms,
+        units,
+        is_matched=bool(params.match_templates),
+        sampling_frequency=recording.get_sampling_frequency(),
+        num_frames=_num_frames(recording),
+        seed=params.seed,
+    )
+    accuracies = AccuracyModel.load().predict(features).tolist()
+    return peaks, [replace(unit, predicted_accuracy=value) for unit, value in zip(units, accuracies, strict=True)]
+
+
+def find_units(
+    recording: BaseRecording, *, weights: Weights, params: SimSortParams
+) -> tuple[np.ndarray, np.ndarray, list[Unit]]:
+    """Find the units of as many channels as the networks read: the method itself.
+
+    Parameters
+    ----------
+    recording : BaseRecording
+        Raw traces of the group.
+    weights : Weights
+        The networks.
+    params : SimSortParams
+        Resolved.
+
+    Returns
+    -------
+    peaks : np.ndarray, structured [num_peaks]
+        Detected spikes.
+    waveforms : np.ndarray, float16 [num_peaks, num_samples * num_channels]
+        Theirs, in units of noise.
     units : list of Unit
         Each with the indices of its peaks.
     """
@@ -146,7 +185,7 @@ def sort_block(recording: BaseRecording, *, weights: Weights, params: SimSortPar
         seed=params.seed,
     )
     logger.info("%d spikes detected, %d clusters, %d units.", len(peaks), len(np.unique(labels)), len(units))
-    return peaks, units
+    return peaks, waveforms, units
 
 
 def detect_and_embed(
@@ -232,7 +271,7 @@ def find_clusters(
         frames_per_sample=rate / model_rate,
         max_shift=round(_MAX_SHIFT_MS * model_rate / 1000),
         sampling_frequency=rate,
-        num_frames=[preprocessed.get_num_samples(segment) for segment in range(preprocessed.get_num_segments())],
+        num_frames=_num_frames(preprocessed),
     )
 
 
@@ -330,6 +369,10 @@ def _grid(recording: BaseRecording, weights: Weights) -> SamplingGrid:
     )
 
 
+def _num_frames(recording: BaseRecording) -> list[int]:
+    return [recording.get_num_samples(segment) for segment in range(recording.get_num_segments())]
+
+
 def _duplicate_frames(recording: BaseRecording, params: SimSortParams) -> int:
     return round(params.duplicate_ms * recording.get_sampling_frequency() / 1000)
 
@@ -340,7 +383,8 @@ def _as_sorting(
     """Gather the units of all groups, with their properties."""
     num_segments = recording.get_num_segments()
     trains: list[dict[int, np.ndarray]] = [{} for _ in range(num_segments)]
-    properties: dict[str, list[Any]] = {"main_channel_id": [], "snr": [], "probability": [], "group": []}
+    names = ("main_channel_id", "snr", "probability", "predicted_accuracy", "group")
+    properties: dict[str, list[Any]] = {name: [] for name in names}
     unit_id = 0
     for group, part, peaks, units in results:
         for unit in units:
@@ -350,6 +394,7 @@ def _as_sorting(
             properties["main_channel_id"].append(part.channel_ids[unit.channel_index])
             properties["snr"].append(unit.snr)
             properties["probability"].append(unit.probability)
+            properties["predicted_accuracy"].append(unit.predicted_accuracy)
             properties["group"].append(group)
             unit_id += 1
     rate = recording.get_sampling_frequency()

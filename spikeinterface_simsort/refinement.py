@@ -30,6 +30,8 @@ class Unit:
         Where that is.
     probability : float
         Mean probability of its spikes.
+    predicted_accuracy : float
+        What its accuracy is expected to be, see `confidence`; NaN before that is asked.
     """
 
     spikes: np.ndarray
@@ -37,6 +39,7 @@ class Unit:
     snr: float
     channel_index: int
     probability: float
+    predicted_accuracy: float = float("nan")
 
 
 def refine(

@@ -278,6 +278,8 @@ def _draw_text(axis: Axes, row: UnitRow, *, colour: str, marker: str) -> None:
     facts = [f"{row.rate_hz:.3g} Hz", f"{row.num_spikes:,} spike{'' if row.num_spikes == 1 else 's'}"]
     if row.snr is not None:
         facts.append(f"SNR {row.snr:.1f}")
+    if row.predicted_accuracy is not None:
+        facts.append(f"pred. accuracy {row.predicted_accuracy:.2f}")
     if row.main_channel is not None:
         facts.append(f"channel {row.main_channel}")
     if row.group is not None:

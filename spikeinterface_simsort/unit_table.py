@@ -37,6 +37,8 @@ class UnitRow:
         Mean probability of its spikes.
     violations : float
         Share of the intervals between successive spikes that are shorter than `REFRACTORY_MS`.
+    predicted_accuracy : float or None
+        What its accuracy is expected to be, between 0 and 1, see `confidence`.
     """
 
     unit_id: Any
@@ -47,6 +49,7 @@ class UnitRow:
     snr: float | None
     probability: float | None
     violations: float
+    predicted_accuracy: float | None
 
 
 def describe_units(recording: BaseRecording, sorting: BaseSorting) -> list[UnitRow]:
@@ -57,7 +60,8 @@ def describe_units(recording: BaseRecording, sorting: BaseSorting) -> list[UnitR
     recording : BaseRecording
         What was sorted; only its duration is used.
     sorting : BaseSorting
-        Its units, with the properties ``group``, ``main_channel_id``, ``snr`` and ``probability`` where they are known.
+        Its units, with the properties ``group``, ``main_channel_id``, ``snr``, ``probability`` and
+        ``predicted_accuracy`` where they are known.
 
     Returns
     -------
@@ -72,6 +76,7 @@ def describe_units(recording: BaseRecording, sorting: BaseSorting) -> list[UnitR
             ("main_channel", "main_channel_id"),
             ("snr", "snr"),
             ("probability", "probability"),
+            ("predicted_accuracy", "predicted_accuracy"),
         )
     }
     rows = []

@@ -34,6 +34,7 @@ from spikeinterface_simsort.simulation.trial_config import TrialConfig
 
 RATE = 10000.0
 HEADER = ["unit_id", "group", "main_channel", "num_spikes", "rate_hz", "snr", "probability", "violations"]
+HEADER += ["predicted_accuracy"]
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +62,7 @@ def sorted_recordings(monkeypatch: pytest.MonkeyPatch) -> list[BaseRecording]:
         sorting.set_property("main_channel_id", recording.channel_ids[[0, -1]])
         sorting.set_property("snr", np.array([8.25, 4.0]))
         sorting.set_property("probability", np.array([0.9, 0.75]))
+        sorting.set_property("predicted_accuracy", np.array([0.875, 0.5]))
         sorting.set_property("group", recording.get_property("group")[[0, -1]])
         return sorting
 
@@ -310,6 +312,7 @@ def test_sort(
     lines = captured.out.splitlines()
     assert lines[0].split("  ")[0].strip() == "unit" and "ISI < 1.5 ms" in lines[0]
     assert "50.00%" in lines[1] and "1.00" in lines[1]
+    assert lines[0].endswith("predicted accuracy") and lines[2].endswith("0.50")
     assert lines[-1] == str(output / "units.png")
     assert "error" not in captured.err
 
@@ -322,9 +325,9 @@ def test_properties_of_units_are_kept(
     sorting = si.load(output / "sorting")
     assert sorting.get_property("snr").tolist() == [8.25, 4.0]
     channels = [str(channel) for channel in si.load(recording_folder).channel_ids[[0, -1]]]
-    assert [(row[1], row[2], row[5], row[6]) for row in read_csv(output / "units.csv")[1:]] == [
-        ("0", channels[0], "8.25", "0.9"),
-        ("0", channels[1], "4.0", "0.75"),
+    assert [(row[1], row[2], row[5], row[6], row[8]) for row in read_csv(output / "units.csv")[1:]] == [
+        ("0", channels[0], "8.25", "0.9", "0.875"),
+        ("0", channels[1], "4.0", "0.75", "0.5"),
     ]
 
 

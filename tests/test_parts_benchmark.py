@@ -61,3 +61,20 @@ def test_finished_recordings_are_skipped(dataset: Path) -> None:
     # Nothing is kept unless a place is named.
     score_recordings(find_recordings(dataset, num_recordings=1), score)
     assert len(done) == 6
+
+
+def test_recordings_are_made_when_their_turn_comes(dataset: Path, trial: tuple[BaseRecording, BaseSorting]) -> None:
+    made = []
+
+    def make() -> tuple[BaseRecording, BaseSorting]:
+        made.append(True)
+        return trial
+
+    def score(recording: BaseRecording, truth: BaseSorting) -> pd.DataFrame:
+        return pd.DataFrame({"num_units": [len(truth.unit_ids)]})
+
+    recordings = {("made", "1"): make, **find_recordings(dataset, num_recordings=1)}
+    table = score_recordings(recordings, score, parts=dataset / "parts")
+    assert table["family"].tolist() == ["made", "a", "b"] and table["num_units"].tolist() == [4, 4, 4]
+    score_recordings(recordings, score, parts=dataset / "parts")
+    assert len(made) == 1

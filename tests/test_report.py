@@ -79,12 +79,13 @@ def test_rows_of_units_with_properties() -> None:
         ("main_channel_id", [1, 3]),
         ("snr", [8.5, 4.0]),
         ("probability", [0.9, 0.7]),
+        ("predicted_accuracy", [0.95, 0.4]),
     ):
         sorting.set_property(name, np.array(values))
     first, second = describe_units(recording, sorting)
     assert (first.unit_id, first.group, first.main_channel) == (3, "a", 1)
     assert (first.num_spikes, first.rate_hz) == (6, 1.5)
-    assert (first.snr, first.probability) == (8.5, 0.9)
+    assert (first.snr, first.probability, first.predicted_accuracy) == (8.5, 0.9, 0.95)
     # One interval of 1 ms among the three of one segment and the one of the other: none reaches over both.
     assert first.violations == pytest.approx(1 / 4)
     assert (second.unit_id, second.num_spikes, second.violations) == (7, 2, 0.0)
@@ -95,6 +96,7 @@ def test_rows_of_units_without_properties() -> None:
     rows = describe_units(recording, sorting)
     assert [row.unit_id for row in rows] == [0, 1]
     assert all(row.group is row.main_channel is row.snr is row.probability is None for row in rows)
+    assert all(row.predicted_accuracy is None for row in rows)
     assert describe_units(recording, NumpySorting.from_unit_dict([{}], RATE)) == []
 
 
@@ -110,6 +112,7 @@ def test_violations_begin_below_the_refractory_period() -> None:
 def test_several_units(tmp_path: Path, figures: list[Figure]) -> None:
     recording, sorting = make_recording(num_units=3)
     sorting.set_property("snr", np.array([5.0, 9.0, 7.0]))
+    sorting.set_property("predicted_accuracy", np.array([0.3, 0.96, 0.8]))
     path = draw_units(recording, sorting, tmp_path / "units.png", title="session")
     assert path == tmp_path / "units.png"
     assert imread(path).shape[0] > 500
@@ -119,7 +122,8 @@ def test_several_units(tmp_path: Path, figures: list[Figure]) -> None:
     assert "session: 3 units, 4 channels, 3 s" in shown
     # The largest first.
     assert [text for text in shown if text.startswith("unit ")] == ["unit 1", "unit 2", "unit 0"]
-    assert any("8.33 Hz" in text and "25 spikes" in text and "SNR 9.0" in text for text in shown)
+    facts = ("8.33 Hz", "25 spikes", "SNR 9.0", "pred. accuracy 0.96")
+    assert any(all(fact in text for fact in facts) for text in shown)
     assert shown.count("µV") == 6 and "a.u." not in shown
     assert "0 % of intervals < 1.5 ms" in shown
     assert {"PC 1", "PC 2", "PC 3"} <= set(shown)
