@@ -101,7 +101,8 @@ def serve_annotation(
     """
     # Its palette compiles itself when it is first imported, for longer than browsers like to wait.
     import_module("glasbey")
-    server = pn.serve(
+    # Without a thread it gives bokeh's server, though its signature names the thread.
+    server: Any = pn.serve(
         annotation_page(analyzer, run),
         address=address,
         port=port,

@@ -136,9 +136,10 @@ def label_by_thresholds(
     from spikeinterface.curation import threshold_metrics_label_units
 
     bounds = {name: dict(bound) for name, bound in (THRESHOLDS if thresholds is None else thresholds).items()}
+    good, bad = METHODS["thresholds"]
     try:
         labels = threshold_metrics_label_units(
-            metrics, bounds, pass_label="good", fail_label="bad", operator="and", nan_policy="ignore"
+            metrics, bounds, pass_label=good, fail_label=bad, operator="and", nan_policy="ignore"
         )
     except ValueError as error:
         raise CurationError(f"The thresholds cannot be used: {error}") from error
