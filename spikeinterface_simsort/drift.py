@@ -25,6 +25,8 @@ _PRIOR_SPIKES = 30.0
 _NUM_STEPS = 50
 # Courses of two halves of the spikes that are correlated so well are the tissue's.
 _LEAST_CORRELATION = 0.7
+# Correlation of the displacements before and after gaps from which on what is between is interpolated.
+_SEAMLESS = 0.5
 # Of a unit, spikes nearest to its moving mean, from which this is taken again.
 _KEPT_SHARE = 0.8
 _SLOPE_PRIOR_SPIKES = 10.0
@@ -48,6 +50,15 @@ class Drift:
     def at(self, seconds: np.ndarray) -> np.ndarray:
         """Displacement at any times, float64 [num_times]."""
         return np.interp(seconds, self.centres, self.displacement)
+
+    @property
+    def is_seamless(self) -> bool:
+        """Whether it moves so little in the gaps between the times that it may be interpolated."""
+        steps = np.diff(self.centres)
+        gaps = np.flatnonzero(steps > 1.5 * steps.min())
+        if len(gaps) < 2:
+            return True
+        return float(np.corrcoef(self.displacement[gaps], self.displacement[gaps + 1])[0, 1]) > _SEAMLESS
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from spikeinterface_simsort.compute import (
 )
 from spikeinterface_simsort.confidence import AccuracyModel, unit_features
 from spikeinterface_simsort.detection import NetworkPeakDetector
-from spikeinterface_simsort.drift import estimate_drift
+from spikeinterface_simsort.drift import Drift, estimate_drift
 from spikeinterface_simsort.embedding import NetworkEmbedder
 from spikeinterface_simsort.excerpt import Excerpt, choose_excerpt
 from spikeinterface_simsort.groups import split_blocks, split_groups
@@ -169,7 +169,9 @@ def find_units(
     peaks, waveforms, labels = find_clusters(excerpt.recording, weights=weights, params=params)
     templates = None
     if params.match_templates:
-        templates = templates_of_clusters(excerpt, peaks, waveforms, labels, weights=weights, params=params)
+        templates = templates_of_clusters(
+            preprocessed, excerpt, peaks, waveforms, labels, weights=weights, params=params
+        )
     if templates is not None:
         peaks, waveforms, labels = match_templates(preprocessed, templates=templates, weights=weights, params=params)
     elif not excerpt.is_whole:
@@ -276,6 +278,7 @@ def find_clusters(
 
 
 def templates_of_clusters(
+    preprocessed: BaseRecording,
     excerpt: Excerpt,
     peaks: np.ndarray,
     waveforms: np.ndarray,
@@ -288,8 +291,10 @@ def templates_of_clusters(
 
     Parameters
     ----------
+    preprocessed : BaseRecording
+        In units of noise.
     excerpt : Excerpt
-        Of the preprocessed recording.
+        Of it.
     peaks : np.ndarray, structured [num_peaks]
         Spikes detected in it.
     waveforms : np.ndarray, float16 [num_peaks, num_samples * num_channels]
@@ -312,13 +317,11 @@ def templates_of_clusters(
     if noise is None:
         return None
     whitener = Whitener.from_noise(noise)
-    drift = estimate_drift(
-        waveforms,
-        labels,
-        seconds=excerpt.seconds[peaks["segment_index"]] + peaks["sample_index"] / excerpt.recording.sampling_frequency,
-        duration_s=excerpt.recording.get_total_duration(),
-        root=whitener.root,
-    )
+    drift = _estimate_drift(excerpt, peaks, waveforms, labels, whitener=whitener)
+    if drift is not None and not drift.is_seamless:
+        # What moves that fast has to be followed everywhere.
+        found = find_clusters(preprocessed, weights=weights, params=params)
+        drift = _estimate_drift(Excerpt.of_all(preprocessed), *found, whitener=whitener) or drift
     num_jobs = job_arguments(params.job_kwargs)["n_jobs"]
     with one_thread_each(num_jobs):
         return learn_templates(
@@ -359,6 +362,19 @@ def match_templates(
         preprocessed, [detector], job_kwargs=params.job_kwargs, job_name="match templates"
     )
     return peaks, waveforms, labels
+
+
+def _estimate_drift(
+    excerpt: Excerpt, peaks: np.ndarray, waveforms: np.ndarray, labels: np.ndarray, *, whitener: Whitener
+) -> Drift | None:
+    recording = excerpt.recording
+    return estimate_drift(
+        waveforms,
+        labels,
+        seconds=excerpt.seconds[peaks["segment_index"]] + peaks["sample_index"] / recording.sampling_frequency,
+        duration_s=recording.get_total_duration(),
+        root=whitener.root,
+    )
 
 
 def _grid(recording: BaseRecording, weights: Weights) -> SamplingGrid:

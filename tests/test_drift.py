@@ -54,6 +54,14 @@ def test_drift_of_few_spikes_is_not_looked_for() -> None:
     assert estimate_drift(values, np.full(len(labels), -1), seconds=seconds, duration_s=140.0, root=root) is None
 
 
+def test_drift_is_interpolated_only_where_it_is_slow() -> None:
+    pieces = np.concatenate([start + np.arange(1, 10, 2) for start in range(0, 1200, 60)])
+    for period_s, is_seamless in ((70, False), (1000, True)):
+        drift = Drift(centres=pieces.astype("float64"), displacement=np.sin(2 * np.pi * pieces / period_s))
+        assert drift.is_seamless is is_seamless
+    assert Drift(centres=np.arange(60.0), displacement=np.sin(np.arange(60.0))).is_seamless
+
+
 def test_rare_spikes_are_binned_in_longer_bins() -> None:
     values, labels, seconds = points(moving=3.0, seed=2)
     drift = estimate_drift(
