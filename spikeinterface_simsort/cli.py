@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from spikeinterface_simsort._version import __version__
+from spikeinterface_simsort.cli_annotate import add_annotate_parsers
 from spikeinterface_simsort.cli_bank import add_bank_parser
 from spikeinterface_simsort.cli_common import CommandError, add_logging_options
 from spikeinterface_simsort.cli_curate import add_curate_parser
@@ -129,6 +130,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_simulate_parser(subparsers)
     add_train_parser(subparsers)
     add_finetune_parser(subparsers)
+    add_annotate_parsers(subparsers)
     add_weights_parser(subparsers)
     return parser
 

@@ -5,6 +5,7 @@ import logging
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 import skops.io
 import spikeinterface as si
@@ -27,6 +28,7 @@ from spikeinterface_simsort.curation.metrics import (
     metric_columns,
 )
 from spikeinterface_simsort.curation.models import BUNDLED_MODEL, CLASSES, classify, find_model
+from spikeinterface_simsort.sorted_units import open_units
 
 COLUMNS = ["quality", "quality_probability", "thresholds", "bombcell", "classifier", "num_good"]
 
@@ -116,6 +118,15 @@ def test_metrics_that_are_there_are_kept(trial, sorting, metrics):
     assert list(table["snr"]) == list(before)
     assert analyzer.get_extension("random_spikes").params["max_spikes_per_unit"] == 50
     assert table["num_spikes"].tolist() == metrics.loc[["0", "1"], "num_spikes"].tolist()
+
+
+def test_an_analyzer_with_its_metrics_can_be_opened_again(trial, sorting, tmp_path):
+    folder = tmp_path / "analyzer"
+    metrics = compute_metrics(make_analyzer(trial[0], sorting, folder=folder))
+    opened = open_units(folder).analyzer
+    assert opened is not None
+    assert opened.get_extension("principal_components").get_data().shape[0] > 0
+    pd.testing.assert_frame_equal(compute_metrics(opened), metrics)
 
 
 def test_true_units_are_good_and_random_spikes_are_not(labels):

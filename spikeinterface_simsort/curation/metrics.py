@@ -163,7 +163,10 @@ def compute_metrics(
                     "(analyzer.set_temporary_recording), or compute what is missing where the recording is."
                 )
             logger.debug("Computing %s.", name)
-            analyzer.compute_one_extension(name, save=True, **params, **(jobs if name in _WITH_JOBS else {}))
+            options = {**params, **(jobs if name in _WITH_JOBS else {})}
+            analyzer.compute_one_extension(name, save=name != _WITH_MODELS, **options)
+            if name == _WITH_MODELS:
+                _save_without_models(analyzer)
         for name, wanted in (("quality_metrics", QUALITY_METRICS), ("template_metrics", TEMPLATE_METRICS)):
             _add_metrics(analyzer, name, wanted=wanted, seed=seed, jobs=jobs)
         _add_companions(analyzer, seed=seed)
@@ -188,6 +191,7 @@ def metric_columns() -> list[str]:
 
 
 _READ_TRACES = ("noise_levels", "waveforms", "templates", "spike_amplitudes")
+_WITH_MODELS = "principal_components"
 _WITH_JOBS = ("noise_levels", "waveforms", "spike_amplitudes", "principal_components")
 
 
@@ -201,6 +205,14 @@ def _extensions(analyzer: SortingAnalyzer, *, seed: int) -> dict[str, dict[str, 
         "spike_amplitudes": {},
         "principal_components": {"n_components": 3, "mode": "by_channel_local"},
     }
+
+
+def _save_without_models(analyzer: SortingAnalyzer) -> None:
+    """Keep the projections alone: the fitted decompositions would be pickles, and a folder with pickles is not read."""
+    extension: Any = analyzer.get_extension(_WITH_MODELS)
+    extension.data = {name: data for name, data in extension.data.items() if not name.startswith("pca_model")}
+    if analyzer.format != "memory" and not analyzer.is_read_only():
+        extension.save()
 
 
 def _add_metrics(
