@@ -15,6 +15,7 @@ from spikeinterface.core import NumpySorting, create_sorting_analyzer
 from spikeinterface.curation import apply_curation, load_curation, model_based_label_units
 from spikeinterface.metrics import ComputeQualityMetrics, ComputeTemplateMetrics
 
+from spikeinterface_simsort.curation.companions import halves_distance, template_similarity
 from spikeinterface_simsort.curation.curation_file import CURATION_FILE, LABELS_FILE, METRICS_FILE, write_curation
 from spikeinterface_simsort.curation.labels import METHODS, agreement, is_good, label_units
 from spikeinterface_simsort.curation.metrics import (
@@ -74,6 +75,37 @@ def test_metrics_are_one_table(metrics, sorting):
     assert list(metrics.index) == list(sorting.unit_ids)
     assert (metrics.loc[["0", "1", "2", "3"], "snr"] > 2 * metrics.loc["random", "snr"]).all()
     assert metrics.loc["few", "num_spikes"] == 5
+
+
+def test_halves_of_one_cloud_are_nearer_than_two_clouds():
+    points = np.random.default_rng(0).normal(size=(300, 12))
+    assert 2.3 < halves_distance(points) < 3.2
+    assert halves_distance(points + 6.0 * (np.arange(300) % 2)[:, None] * np.eye(12)[0]) > 5.0
+    assert np.isnan(halves_distance(points[:10])) and np.isnan(halves_distance(np.ones((50, 3))))
+
+
+def test_similarity_finds_the_shift():
+    waveform = np.random.default_rng(0).normal(size=(60, 4))
+    waveform[:10] = waveform[-10:] = 0.0
+    similarity = template_similarity(np.stack([waveform, np.roll(waveform, 5, axis=0), -waveform]), largest_shift=9)
+    np.testing.assert_allclose(similarity[0, 1], 1.0, atol=1e-6)
+    assert similarity[0, 2] < 0.4 and (similarity == similarity.T).all()
+    assert template_similarity(np.stack([waveform, np.roll(waveform, 5, axis=0)]), largest_shift=2)[0, 1] < 0.9
+
+
+def test_a_neuron_that_was_cut_in_two(trial):
+    recording, truth = trial
+    train = truth.get_unit_spike_train(truth.unit_ids[0])
+    half = recording.get_num_samples() // 2
+    trains = {"odd": train[::2], "even": train[1::2], "early": train[train < half]}
+    trains |= {f"whole{unit}": truth.get_unit_spike_train(unit) for unit in truth.unit_ids[1:]}
+    units = NumpySorting.from_unit_dict([trains], recording.get_sampling_frequency())
+    table = compute_metrics(make_analyzer(recording, units.remove_units(["early"])))
+    assert (table.loc[["odd", "even"], "companion_similarity"] > 0.9).all()
+    assert (table.loc[["odd", "even"], "companion_coincidence"] < 0.5).all()
+    table = compute_metrics(make_analyzer(recording, units.select_units(["early", "whole1", "whole2"])))
+    assert table.loc["early", "silent_share"] == pytest.approx(0.5, abs=0.05)
+    assert (table.loc[["whole1", "whole2"], "silent_share"] < 0.2).all()
 
 
 def test_metrics_that_are_there_are_kept(trial, sorting, metrics):

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spikeinterface_simsort.curation.companions import COMPANION_METRICS, companion_metrics
+
 if TYPE_CHECKING:
     import pandas as pd
     from spikeinterface.core import BaseRecording, BaseSorting, SortingAnalyzer
@@ -167,6 +169,7 @@ def compute_metrics(
                 _save_without_models(analyzer)
         for name, wanted in (("quality_metrics", QUALITY_METRICS), ("template_metrics", TEMPLATE_METRICS)):
             _add_metrics(analyzer, name, wanted=wanted, seed=seed, jobs=jobs)
+        _add_companions(analyzer, seed=seed)
     table = analyzer.get_metrics_extension_data().reindex(index=analyzer.unit_ids)
     return table.reindex(columns=[*columns, *(name for name in table.columns if name not in columns)])
 
@@ -175,7 +178,7 @@ def metric_columns() -> list[str]:
     """Names of the values: SpikeInterface's metrics have one or several each."""
     from spikeinterface.metrics import ComputeQualityMetrics, ComputeTemplateMetrics
 
-    return [
+    columns = [
         column
         for extension, wanted in (
             (ComputeQualityMetrics, QUALITY_METRICS),
@@ -184,6 +187,7 @@ def metric_columns() -> list[str]:
         for name in wanted
         for column in extension.get_metric_by_name(name).metric_columns
     ]
+    return [*columns, *COMPANION_METRICS]
 
 
 _READ_TRACES = ("noise_levels", "waveforms", "templates", "spike_amplitudes")
@@ -230,6 +234,17 @@ def _add_metrics(
         metrics_to_compute=[name for name in wanted if name not in there],
         **options,
     )
+
+
+def _add_companions(analyzer: SortingAnalyzer, *, seed: int) -> None:
+    """Put the metrics of our own among the quality metrics, where SpikeInterface's classifiers find them."""
+    extension = analyzer.get_extension("quality_metrics")
+    metrics = extension.get_data()
+    if not set(COMPANION_METRICS) <= set(metrics.columns):
+        own = companion_metrics(analyzer, seed=seed)
+        extension.set_data("metrics", metrics.assign(**{name: own[name] for name in own}))
+        if analyzer.format != "memory" and not analyzer.is_read_only():
+            extension.save()
 
 
 def _has_groups(recording: BaseRecording, sorting: BaseSorting) -> bool:
