@@ -85,7 +85,7 @@ def simulate(
             chosen: list[Any] = learner.query(min(max(step, 1), target - len(labels)))
             labels |= {index: bool(said[index]) for index in chosen}
             learner.set_labels(labels)
-        predicted = learner.probability > 0.5
+        predicted = learner.predicted_good
         known = predicted.copy()
         known[list(labels)] = [bool(label) for label in labels.values()]
         scores = binary_scores(good, known)

@@ -1,6 +1,6 @@
 """Composed trials, and what sorters make of them, for the classifier of units: `python -m benchmarks.curation_trials`.
 
-Cells, seeds and conditions are those of training and validation: none of a benchmark's.
+Cells and seeds of training and of validation are none of a benchmark's; those of the test are layer 6's.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ from spikeinterface_simsort.simulation.trials import make_trial
 logger = logging.getLogger(__name__)
 
 VALIDATION_CELLS = ("L23_MC", "L4_NBC", "L5_BP")
-PARTS = ("train", "validation")
+TEST_CELLS = ("L6",)
+PARTS = ("train", "validation", "test")
 # Far from those of the benchmarks.
-_FIRST_SEED = {"train": 20_000, "validation": 30_000}
+_FIRST_SEED = {"train": 20_000, "validation": 30_000, "test": 40_000}
 # As far as tetrodes of several labs go: what sorters get wrong differs with each of these.
 RECIPE = Recipe(
     {
@@ -94,7 +95,7 @@ def make_dataset(part: str, number: int, *, neurons: Sequence[NeuronCurrents], f
 
     Parameters
     ----------
-    part : {"train", "validation"}
+    part : {"train", "validation", "test"}
         Whose cells they are.
     number : int
         Of the trial.
@@ -162,16 +163,16 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.curation_trials", description=__doc__)
     parser.add_argument("--bank", type=Path, required=True, help="folder of the neuron bank")
     parser.add_argument("--runs", type=Path, required=True, help="folder of trials, sortings and measured units")
-    parser.add_argument("--part", choices=PARTS, default="train", help="training or validation cells (%(default)s)")
+    parser.add_argument("--part", choices=PARTS, default="train", help="whose cells (%(default)s)")
     parser.add_argument("--num", type=int, default=60, help="number of trials (%(default)s)")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    held_out = arguments.part == "validation"
-    neurons = load_bank(
-        arguments.bank,
-        include=VALIDATION_CELLS if held_out else None,
-        exclude=("L6",) if held_out else ("L6", *VALIDATION_CELLS),
-    )
+    include, exclude = {
+        "train": (None, (*TEST_CELLS, *VALIDATION_CELLS)),
+        "validation": (VALIDATION_CELLS, TEST_CELLS),
+        "test": (TEST_CELLS, ()),
+    }[arguments.part]
+    neurons = load_bank(arguments.bank, include=include, exclude=exclude)
     si.set_global_job_kwargs(n_jobs=1, progress_bar=False)
     for number in range(arguments.num):
         dataset = make_dataset(arguments.part, number, neurons=neurons, folder=arguments.runs / "data")

@@ -7,7 +7,13 @@ from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
 from benchmarks.active_learning import PERCENTAGES, compare, draw, labels_needed
-from spikeinterface_simsort.curation.active import STABLE_LABELS, ActiveLearner, adapt_classifier, metric_features
+from spikeinterface_simsort.curation.active import (
+    STABLE_LABELS,
+    ActiveLearner,
+    adapt_classifier,
+    decision_threshold,
+    metric_features,
+)
 from spikeinterface_simsort.curation.logistic import fit_logistic
 from spikeinterface_simsort.curation.metrics import metric_columns
 from spikeinterface_simsort.curation.queries import STRATEGIES, discriminate, query_units
@@ -179,17 +185,35 @@ def test_wrong_arguments_are_refused(features: np.ndarray) -> None:
         ActiveLearner(unit_ids=range(10), metrics=metrics, prior=np.full(10, np.nan))
 
 
+def test_threshold_is_the_share_of_good_units_within_bounds() -> None:
+    assert decision_threshold(np.array([0.1, 0.2, 0.6])) == pytest.approx(0.3)
+    # Where all units are good, none is called bad for being a little less so.
+    assert decision_threshold(np.array([0.9, 0.95, 0.99])) == 0.75
+    assert decision_threshold(np.array([0.01, 0.02])) == 0.25
+
+
+def test_threshold_weighs_both_kinds_of_units_equally() -> None:
+    # Calibrated probabilities of rare good units: no other threshold does better by more than chance.
+    rng = np.random.default_rng(6)
+    probability = rng.beta(1.5, 4.0, 20_000)
+    good = rng.random(20_000) < probability
+    at = {value: balanced_accuracy(good, probability >= value) for value in (0.1, 0.2, 0.4, 0.5)}
+    ours = balanced_accuracy(good, probability >= decision_threshold(probability))
+    assert ours > max(at.values()) - 0.01
+    assert ours > at[0.5] + 0.05
+
+
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_few_labels_improve_what_is_predicted_of_the_others(strategy: str) -> None:
     metrics, good, prior = make_units()
     learner = ActiveLearner(unit_ids=range(NUM), metrics=metrics, prior=prior, strategy=strategy)  # type: ignore[arg-type]
-    before = balanced_accuracy(good, learner.probability > 0.5)
+    before = balanced_accuracy(good, learner.predicted_good)
     labels: dict = {}
     for _ in range(30):
         labels |= {unit_id: bool(good[unit_id]) for unit_id in learner.query(1)}  # type: ignore[call-overload]
         learner.set_labels(labels)
     assert len(labels) == 30
-    assert balanced_accuracy(good, learner.probability > 0.5) > before + 0.05
+    assert balanced_accuracy(good, learner.predicted_good) > before + 0.05
 
 
 def test_undecided_units_teach_nothing_and_are_not_asked_for_again() -> None:
@@ -211,15 +235,16 @@ def test_hint_to_stop_comes_when_labels_change_nothing_more() -> None:
     learner = ActiveLearner(unit_ids=range(NUM), metrics=metrics, prior=prior)
     learner.set_labels({unit: bool(good[unit]) for unit in range(STABLE_LABELS)})
     assert not learner.progress().may_stop
-    # The last labels say that all is the other way round, or what is known already.
-    known = {unit: bool(good[unit]) for unit in range(200)}
-    contrary = {unit: not good[unit] for unit in range(200, 200 + STABLE_LABELS)}
-    learner.set_labels({**known, **contrary})
-    assert learner.progress().changed_share > 0.01  # type: ignore[operator]
+    # The last labels say that all is the other way round, ...
+    few = {unit: bool(good[unit]) for unit in range(60)}
+    learner.set_labels({**few, **{unit: not good[unit] for unit in range(60, 60 + STABLE_LABELS)}})
+    assert learner.progress().changed_share > 0.02  # type: ignore[operator]
     assert not learner.progress().may_stop
-    certain = np.flatnonzero(np.abs(learner.probability - 0.5) > 0.45)
-    last = {int(unit): bool(learner.probability[unit] > 0.5) for unit in certain if unit >= 200}
-    learner.set_labels({**known, **dict([*last.items()][:STABLE_LABELS])})
+    # ... or what is known already.
+    many = {unit: bool(good[unit]) for unit in range(200)}
+    learner.set_labels(many)
+    surest = 200 + np.argsort(-np.abs(learner.probability[200:] - 0.5))[:STABLE_LABELS]
+    learner.set_labels({**many, **{int(unit): bool(learner.predicted_good[unit]) for unit in surest}})
     assert learner.progress().may_stop
     learner.set_labels({unit: True for unit in range(NUM)})
     assert learner.progress().may_stop

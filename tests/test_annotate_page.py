@@ -217,4 +217,5 @@ def test_labels_are_given_by_keys_and_survive(
     )
     assert second_run.returncode == 1
     assert "is being annotated by another process" in second_run.stderr
-    assert server.stop(signal.SIGINT) == 130
+    # Ctrl-C is how it is meant to end.
+    assert server.stop(signal.SIGINT) == 0

@@ -117,6 +117,7 @@ def test_labels_survive_the_process(tmp_path: Path) -> None:
     table = pd.read_csv(run.table_path, keep_default_na=False)
     assert table["unit_id"].tolist() == list(range(NUM))
     assert table["probability_good"].to_numpy() == pytest.approx(probability, abs=1e-4)
+    assert table["predicted_good"].tolist() == (probability >= np.mean(probability)).tolist()
     assert dict(zip(table["unit_id"], table["label"], strict=True)) == {
         **dict.fromkeys(range(NUM), ""),
         **labels,

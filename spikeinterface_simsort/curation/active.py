@@ -11,7 +11,7 @@ from scipy.special import expit, logit
 from scipy.stats import norm
 
 from spikeinterface_simsort.curation.logistic import fit_logistic
-from spikeinterface_simsort.curation.queries import Strategy, query_units, uncertainty
+from spikeinterface_simsort.curation.queries import Strategy, query_units
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,9 +20,13 @@ if TYPE_CHECKING:
     Prior = Callable[[pd.DataFrame], np.ndarray]
 
 # Standard deviations of the coefficients about those of the prior classifier: what the labels do not ask for remains.
-_METRIC_SD, _PRIOR_SD, _BIAS_SD = 0.3, 0.5, 1.0
+_METRIC_SD, _PRIOR_SD, _BIAS_SD = 0.2, 0.25, 1.0
 # No classifier knows more than that.
 _LARGEST_LOG_ODDS = 4.0
+# A unit that is three times as likely good as not is called good, whatever the others are; and the other way round.
+_THRESHOLDS = (0.25, 0.75)
+# Less sure than that is open.
+_SURE = 0.9
 # More labels are of little use once the last so many changed what is predicted of no more than this share of the units.
 STABLE_LABELS, STABLE_SHARE = 20, 0.01
 
@@ -82,6 +86,24 @@ def adapt_classifier(
     return expit(design @ coefficients)
 
 
+def decision_threshold(probability: np.ndarray) -> float:
+    """Probability from which on a unit is called good, so that good units and others are told with equal accuracy.
+
+    Parameters
+    ----------
+    probability : np.ndarray, float [num_units]
+        Of being good.
+
+    Returns
+    -------
+    float
+        The share of good units, as far as is known: that maximises the expected balanced accuracy. Between 0.25 and
+        0.75, as where nearly all units are good, one that is probably good is not to be called bad for being less
+        certain than others.
+    """
+    return float(np.clip(probability.mean(), *_THRESHOLDS)) if len(probability) else 0.5
+
+
 @dataclass(frozen=True, kw_only=True)
 class Progress:
     """How far a person is with the units of a sorting.
@@ -129,6 +151,13 @@ class ActiveLearner:
     ------
     ValueError
         Units, metrics and probabilities are not equally many, or a probability is none.
+
+    Attributes
+    ----------
+    probability : np.ndarray, float [num_units]
+        Of being good, by what was learnt so far.
+    threshold : float
+        From which on a unit is called good, see `decision_threshold`.
     """
 
     def __init__(
@@ -158,7 +187,7 @@ class ActiveLearner:
         # Indices of labelled units, in the order of their labels, and these.
         self._labelled = np.zeros(0, dtype=np.int64)
         self._is_good = np.zeros(0, dtype=bool)
-        self.probability = self._adapt(0)
+        self._learn()
 
     def set_labels(self, labels: Mapping[Hashable, bool | None]) -> None:
         """Take labels in place of all that were given, and learn from them.
@@ -180,7 +209,7 @@ class ActiveLearner:
         self._is_set_aside[indices[~is_decided]] = True
         self._labelled = indices[is_decided]
         self._is_good = np.array([is_good for is_good in labels.values() if is_good is not None], dtype=bool)
-        self.probability = self._adapt(len(self._labelled))
+        self._learn()
 
     def query(self, num: int) -> list[Hashable]:
         """Choose units to be labelled next.
@@ -199,7 +228,8 @@ class ActiveLearner:
         chosen = query_units(
             strategy=self.strategy,
             features=self._features,
-            probability=self.probability,
+            # Half at the threshold.
+            probability=expit(logit(self.probability) - logit(self.threshold)),
             is_labelled=is_done,
             num=num,
             # Another draw each time, the same for the same labels.
@@ -210,20 +240,29 @@ class ActiveLearner:
     def progress(self) -> Progress:
         """Say how far the labels have come."""
         is_open = self._is_open()
-        unsure = uncertainty(self.probability[is_open])
+        probability = self.probability[is_open]
         num_labelled = len(self._labelled)
         changed = None
         if num_labelled > STABLE_LABELS:
             before = self._adapt(num_labelled - STABLE_LABELS)
-            changed = float(np.mean((before > 0.5) != (self.probability > 0.5)))
+            changed = float(np.mean((before >= decision_threshold(before)) != self.predicted_good))
         return Progress(
             num_labelled=num_labelled,
             num_units=len(self.unit_ids),
-            num_unsettled=int(np.sum(unsure > 0.2)),
-            expected_errors=float(unsure.sum() / 2.0),
+            num_unsettled=int(np.sum(np.maximum(probability, 1.0 - probability) < _SURE)),
+            expected_errors=float(np.where(self.predicted_good[is_open], 1.0 - probability, probability).sum()),
             changed_share=changed,
             may_stop=not is_open.any() or (changed is not None and changed <= STABLE_SHARE),
         )
+
+    @property
+    def predicted_good(self) -> np.ndarray:
+        """Whether each unit is called good by the classifier, bool [num_units]."""
+        return self.probability >= self.threshold
+
+    def _learn(self) -> None:
+        self.probability = self._adapt(len(self._labelled))
+        self.threshold = decision_threshold(self.probability)
 
     def _is_open(self) -> np.ndarray:
         is_open = ~self._is_set_aside

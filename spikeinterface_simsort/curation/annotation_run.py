@@ -92,7 +92,7 @@ class AnnotationRun:
 
     @property
     def table_path(self) -> Path:
-        """Table of all units, labelled or not, beside the file: ``unit_id``, ``label``, ``probability_good``."""
+        """Table of all units beside the file: ``unit_id``, ``label``, ``probability_good`` and ``predicted_good``."""
         return self.path.with_suffix(".csv")
 
     def save(self, curation: Mapping[str, Any]) -> None:
@@ -152,6 +152,7 @@ class AnnotationRun:
                 "unit_id": self.learner.unit_ids,
                 "label": [labels.get(unit_id, "") for unit_id in self.learner.unit_ids],
                 "probability_good": self.learner.probability.round(4),
+                "predicted_good": self.learner.predicted_good,
             }
         )
         partial = self.table_path.with_name(f"{self.table_path.name}.partial")
