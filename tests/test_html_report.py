@@ -23,7 +23,7 @@ from spikeinterface.core import (
     create_sorting_analyzer,
 )
 
-from spikeinterface_simsort import group_sections, pipeline
+from spikeinterface_simsort import group_sections, pipeline, report
 from spikeinterface_simsort.cli import main
 from spikeinterface_simsort.html_page import Column, GroupSection, UnitCard, render_page
 from spikeinterface_simsort.html_report import write_html_report
@@ -264,7 +264,7 @@ def test_page_that_fails_leaves_the_earlier_one(tmp_path: Path, monkeypatch: pyt
 
 @pytest.fixture
 def quick_sorter(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stand-in that finds the two units of `make_units` at once, and warns."""
+    """A stand-in that finds the two units of `make_units` at once, and warns; and no picture beside the page."""
 
     def find(recording: BaseRecording, *, params: SimSortParams) -> NumpySorting:
         logging.getLogger("spikeinterface_simsort.preprocessing").warning("Channel %s is dead.", 3)
@@ -274,6 +274,7 @@ def quick_sorter(monkeypatch: pytest.MonkeyPatch) -> None:
         return sorting
 
     monkeypatch.setattr(pipeline, "sort", find)
+    monkeypatch.setattr(report, "draw_units", lambda *args, **kwargs: None)
 
 
 def write_curation(folder: Path, unit_ids: list[int], words: list[str]) -> Path:
