@@ -210,7 +210,8 @@ def _navigation(sections: Sequence[GroupSection]) -> str:
 def _table(unit_ids: Sequence[Any], columns: Sequence[Column], *, anchors: Mapping[Any, str]) -> str:
     identities = Column(title="unit", values=list(unit_ids))
     heads = "".join(
-        f'<th scope="col"{_text_class(column)}><button type="button">{escape(column.title)}</button></th>'
+        f'<th scope="col"{_text_class(column)}>{escape(column.title)}'
+        f'<button type="button" aria-label="sort by {escape(column.title)}"></button></th>'
         for column in [identities, *columns]
     )
     rows = []

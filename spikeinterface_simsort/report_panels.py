@@ -210,7 +210,7 @@ def draw_overview(*, planes: list[Plane], similarity: np.ndarray, styles: dict[A
     """
     figure = Figure(figsize=(10.4, 3.1))
     for index, plane in enumerate(planes[:2]):
-        _draw_plane(figure.add_axes((0.055 + 0.335 * index, 0.14, 0.265, 0.76)), plane, styles=styles)
+        _draw_plane(figure.add_axes((0.065 + 0.335 * index, 0.14, 0.255, 0.76)), plane, styles=styles)
     if len(similarity) > 1:
         _draw_similarity(figure.add_axes((0.725, 0.14, 0.225, 0.76)), similarity, unit_ids=list(styles))
     return figure

@@ -14,7 +14,7 @@ from spikeinterface.core import BaseSorting, NumpyRecording, NumpySorting, creat
 from spikeinterface.exporters import to_phy
 from spikeinterface.extractors import read_nwb_sorting, read_phy
 
-from spikeinterface_simsort import pipeline
+from spikeinterface_simsort import pipeline, report
 from spikeinterface_simsort.cli import main
 from spikeinterface_simsort.export import export_nwb, export_phy
 from spikeinterface_simsort.sorted_units import SourceError
@@ -196,6 +196,7 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     for name in ("quality", "bombcell"):
         sorting.delete_property(name)
     monkeypatch.setattr(pipeline, "sort", lambda *args, **kwargs: sorting)
+    monkeypatch.setattr(report, "draw_units", lambda *args, **kwargs: None)
     # One group, as the stand-in finds the units of both at once.
     single = NumpyRecording([recording.get_traces()], RATE)
     single.save(folder=tmp_path / "session", verbose=False, progress_bar=False)

@@ -23,7 +23,7 @@ from spikeinterface.core import (
     create_sorting_analyzer,
 )
 
-from spikeinterface_simsort import group_sections, pipeline
+from spikeinterface_simsort import group_sections, pipeline, report
 from spikeinterface_simsort.cli import main
 from spikeinterface_simsort.html_page import Column, GroupSection, UnitCard, render_page
 from spikeinterface_simsort.html_report import write_html_report
@@ -73,7 +73,7 @@ def rows_of(page: Path) -> list[list[str]]:
 
 
 def heads_of(page: Path) -> list[str]:
-    return re.findall(r'<button type="button">(.*?)</button>', page.read_text(encoding="utf-8"))
+    return re.findall(r"<th [^>]*>(.*?)<button", page.read_text(encoding="utf-8"))
 
 
 def pictures_of(page: Path) -> list[str]:
@@ -264,7 +264,7 @@ def test_page_that_fails_leaves_the_earlier_one(tmp_path: Path, monkeypatch: pyt
 
 @pytest.fixture
 def quick_sorter(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stand-in that finds the two units of `make_units` at once, and warns."""
+    """A stand-in that finds the two units of `make_units` at once, and warns; and no picture beside the page."""
 
     def find(recording: BaseRecording, *, params: SimSortParams) -> NumpySorting:
         logging.getLogger("spikeinterface_simsort.preprocessing").warning("Channel %s is dead.", 3)
@@ -274,6 +274,7 @@ def quick_sorter(monkeypatch: pytest.MonkeyPatch) -> None:
         return sorting
 
     monkeypatch.setattr(pipeline, "sort", find)
+    monkeypatch.setattr(report, "draw_units", lambda *args, **kwargs: None)
 
 
 def write_curation(folder: Path, unit_ids: list[int], words: list[str]) -> Path:
@@ -499,22 +500,22 @@ def test_in_a_browser(browser: Any, tmp_path: Path) -> None:
 
     # Numbers: the largest first, then the smallest; what is not known stays last.
     spikes = [int(text.replace(",", "")) for text in column(page, 4)]
-    head = page.get_by_role("button", name="spikes")
+    head = page.get_by_role("button", name="sort by spikes")
     head.click()
     assert [int(text.replace(",", "")) for text in column(page, 4)] == sorted(spikes, reverse=True)
     assert page.locator("th[aria-sort=descending]").inner_text().startswith("spikes")
     head.click()
     assert [int(text.replace(",", "")) for text in column(page, 4)] == sorted(spikes)
-    page.get_by_role("button", name="predicted accuracy").click()
+    page.get_by_role("button", name="sort by predicted accuracy").click()
     accuracies = column(page, 3)
     assert accuracies[-1] == "–" and accuracies[:-1] == sorted(accuracies[:-1], reverse=True)
-    page.get_by_role("button", name="predicted accuracy").click()
+    page.get_by_role("button", name="sort by predicted accuracy").click()
     assert column(page, 3)[-1] == "–"
     # Words from A to Z, and back to the order of the units, of which none was lost.
-    page.get_by_role("button", name="quality").click()
+    page.get_by_role("button", name="sort by quality").click()
     words = column(page, 2)
     assert words == sorted(words, key=str.lower)
-    page.get_by_role("button", name="unit").click()
+    page.get_by_role("button", name="sort by unit").click()
     assert column(page, 1) == [str(unit) for unit in range(200)]
 
     # From a row to its pictures, and back.
@@ -533,6 +534,9 @@ def test_in_print(browser: Any, tmp_path: Path) -> None:
     page.goto(path.as_uri())
     page.emulate_media(media="print")
     assert page.locator("nav").is_hidden()
+    # Its text is the head's own, so that it is repeated on each sheet.
+    assert page.locator("th").first.evaluate("head => head.firstChild.nodeValue") == "unit"
+    assert page.get_by_role("button").count() == 0
     printed = page.pdf(path=tmp_path / "page.pdf", prefer_css_page_size=True)
     assert printed.startswith(b"%PDF") and 2 <= printed.count(b"/Type /Page\n") <= 12
     # What was folded is printed, too.
