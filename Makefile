@@ -29,7 +29,7 @@ audit: $(VENV)/.installed-dev ## Look up known vulnerabilities of all that is in
 	$(BIN)/pip freeze --exclude-editable | sed 's/+[a-z0-9]*$$//' > build/audited.txt
 	$(BIN)/pip-audit --strict --no-deps --disable-pip --requirement build/audited.txt
 
-slow: $(VENV)/.installed-dev $(VENV)/.installed-annotation ## Run the slow tests; those of pages need Chromium.
+slow: $(VENV)/.installed-dev ## Run the slow tests; those of pages need Chromium.
 	$(BIN)/pytest -m slow
 
 figures: $(VENV)/.installed-simulation ## Print accuracy, speed and memory: make figures BANK=folder with layer-6 cells.

@@ -101,7 +101,7 @@ def serve_annotation(
     """
     # Its palette compiles itself when it is first imported, for longer than browsers like to wait.
     import_module("glasbey")
-    # Without a thread it gives bokeh's server, though its signature names the thread.
+    # Declared to be a thread as well, which it is only if asked for.
     server: Any = pn.serve(
         annotation_page(analyzer, run),
         address=address,
