@@ -162,7 +162,7 @@ def test_a_mixture_gets_less_than_either_neuron_alone() -> None:
     alone = predicted(features_of(*make_units([[(LEFT, 800)], [(other, 800)], [(RIGHT, 800)]])))
     mixed = predicted(features_of(*make_units([[(LEFT, 800), (other, 800)], [(RIGHT, 800)]])))
     assert alone.min() > 0.85
-    assert mixed[0] < alone.min() - 0.03
+    assert mixed[0] < alone.min() - 0.1
     assert mixed[1] > 0.85
 
 
