@@ -8,13 +8,14 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import shutil
 import sys
 import tempfile
+import zipfile
 from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
+import skops.io
 from scipy.stats import randint, uniform
 from spikeinterface.curation import train_model
 from spikeinterface.metrics import ComputeQualityMetrics, ComputeTemplateMetrics
@@ -38,15 +39,17 @@ NOT_FEATURES = (
     "recovery_slope",
 )
 MODEL, INFO, CARD = "best_model.skops", "model_info.json", "README.md"
+# Types of trees that skops does not trust by itself, as it cannot tell whether their numbers make sense.
+TRUSTED = ["numpy.dtype", "sklearn.tree._tree.Tree"]
 # What SpikeInterface searches: small trees, whose probabilities are near to frequencies.
 SEARCH = {
     "GradientBoostingClassifier": {
-        "learning_rate": uniform(0.03, 0.07),
-        "n_estimators": randint(60, 160),
+        "learning_rate": uniform(0.03, 0.05),
+        "n_estimators": randint(80, 160),
         "max_depth": randint(2, 5),
-        "min_samples_leaf": randint(5, 40),
-        "subsample": uniform(0.5, 0.5),
-        "max_features": [0.3, 0.6],
+        "min_samples_leaf": randint(5, 30),
+        "subsample": uniform(0.5, 0.3),
+        "max_features": [0.2, 0.3, 0.5],
     }
 }
 
@@ -54,6 +57,29 @@ SEARCH = {
 def features() -> list[str]:
     """Columns that the classifier looks at."""
     return [name for name in metric_columns() if name not in NOT_FEATURES]
+
+
+def balance(units: pd.DataFrame, *, seed: int) -> pd.DataFrame:
+    """Repeat good units, or the others, until there are as many of either, as sorters differ in how many they find.
+
+    Parameters
+    ----------
+    units : pandas.DataFrame
+        See `benchmarks.curation_units.labelled_units`.
+    seed : int
+        Which are repeated.
+
+    Returns
+    -------
+    pandas.DataFrame
+        All units, and some of them again.
+    """
+    good = units["label"] == "sua"
+    fewer, more = sorted((units[good], units[~good]), key=len)
+    if not len(fewer):
+        return units
+    again = fewer.sample(len(more) - len(fewer), replace=True, random_state=seed)
+    return pd.concat([units, again], ignore_index=True)
 
 
 def train(units: pd.DataFrame, *, folder: Path, seed: int = 0, num_searched: int = 20) -> None:
@@ -70,6 +96,7 @@ def train(units: pd.DataFrame, *, folder: Path, seed: int = 0, num_searched: int
     num_searched : int
         Settings of the trees that are tried, by cross-validation.
     """
+    units = balance(units, seed=seed)
     with tempfile.TemporaryDirectory() as scratch:
         table = Path(scratch) / "metrics.csv"
         units[features()].to_csv(table)
@@ -89,7 +116,7 @@ def train(units: pd.DataFrame, *, folder: Path, seed: int = 0, num_searched: int
             n_jobs=1,
         )
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.copy(Path(scratch) / "model" / MODEL, folder / MODEL)
+        compress(Path(scratch) / "model" / MODEL, folder / MODEL)
         info = json.loads((Path(scratch) / "model" / INFO).read_text(encoding="utf-8"))
     # From tables SpikeInterface cannot tell with which parameters metrics were computed: with its own.
     info["metric_params"] = {
@@ -104,6 +131,15 @@ def train(units: pd.DataFrame, *, folder: Path, seed: int = 0, num_searched: int
     }
     info["requirements"]["skops"] = version("skops")
     (folder / INFO).write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
+
+
+def compress(source: Path, target: Path) -> None:
+    """Write a model of trees a tenth as large: compressed, and without the state of the trees' random generator."""
+    pipeline = skops.io.load(source, trusted=TRUSTED)
+    for tree in pipeline[-1].estimators_.ravel():
+        # They share one, of which each keeps a copy.
+        tree.random_state = None
+    skops.io.dump(pipeline, target, compression=zipfile.ZIP_DEFLATED, compresslevel=9)
 
 
 def card(units: pd.DataFrame, held_out: pd.DataFrame, *, folder: Path) -> str:
@@ -159,9 +195,10 @@ tags:
 # simsort-units
 
 Tells of sorted units on tetrodes whether they are single, well-sorted neurons (`sua`), several neurons or a part of one
-(`mua`), or `noise`, from {num_features} values of SpikeInterface's quality and template metrics. Its format is that of
-UnitRefine's models: `spikeinterface.curation.model_based_label_units(analyzer, model_folder=...)` uses it, and no type
-in it has to be trusted. `simsort curate` does that and more.
+(`mua`), or `noise`, from {num_features} quality and template metrics, four of them of our own. `simsort curate` uses
+it. Its format is that of UnitRefine's models: `spikeinterface.curation.model_based_label_units` does, too, with
+`trusted=["numpy.dtype", "sklearn.tree._tree.Tree"]`, on an analyzer that has the metrics of
+`spikeinterface_simsort.curation.metrics.compute_metrics`.
 
 ## Training
 {num_units} units ({counts}) of {num_trials} composed trials, found by
@@ -173,7 +210,8 @@ Nobody labelled. A unit is `sua` whose accuracy against a true neuron is {single
 `noise` where less than {noise:.0%} of its spikes are within 0.4 ms of any true spike, else `mua`.
 
 Trained by SpikeInterface's `train_model`: medians in place of what is not known, standard scaling, gradient-boosted
-trees whose settings were chosen by cross-validation. Trained with {versions}.
+trees whose settings were chosen by cross-validation; good units were repeated until there were as many as of the
+others, so that a probability of 0.5 means: more like the good ones. Trained with {versions}.
 
 So that nothing depends on gains or on how long a recording is, these values are not looked at:
 {left_out}.

@@ -62,27 +62,20 @@ RECIPE = Recipe(
     }
 )
 # Sorters and what differs from their settings for tetrodes. SpikeInterface's simple sorter takes a second, and gets
-# wrong what others do, more or less of it by its clustering: it merges, splits, and misses spikes.
+# wrong what others do, more or less of it by its clustering: it merges, splits, and misses spikes. Units of k-means or
+# of a mixture of a fixed number are wrong in ways of their own: the classifier then knew those of others less well.
 SORTERS: dict[str, tuple[str, dict[str, Any]]] = {
     "simsort": ("simsort", {}),
     "herdingspikes": ("herdingspikes", {}),
     "simple": ("simple", {"seed": 0}),
     "simple-low": ("simple", {"seed": 0, "detect_threshold": 4.0}),
     "simple-isosplit": ("simple", {"seed": 0, "clusterer": "isosplit"}),
-    "simple-gaussian": (
-        "simple",
-        {"seed": 0, "clusterer": "gaussian_mixture", "clusterer_kwargs": {"n_components": 8, "random_state": 0}},
-    ),
-    "simple-kmeans": (
-        "simple",
-        {"seed": 0, "clusterer": "kmeans", "clusterer_kwargs": {"n_clusters": 12, "random_state": 0}},
-    ),
     "mountainsort5": ("mountainsort5", {}),
     "kilosort4": ("kilosort4", {}),
     "spykingcircus2": ("spykingcircus2", {}),
 }
 # One trial in so many, where it is not every one: these take ten times as long.
-_EVERY = {"simsort": 2, "mountainsort5": 6, "kilosort4": 24, "spykingcircus2": 24}
+_EVERY = {"mountainsort5": 3, "kilosort4": 24, "spykingcircus2": 24}
 
 
 def sorters_of(number: int) -> tuple[str, ...]:

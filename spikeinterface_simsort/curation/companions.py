@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -59,7 +60,12 @@ def companion_metrics(analyzer: SortingAnalyzer, *, seed: int = 0) -> pd.DataFra
         if len(unit_ids) > 1:
             companion = int(similarity[index].argmax())
             table.loc[unit_id, "companion_similarity"] = similarity[index, companion]
-            table.loc[unit_id, "companion_coincidence"] = _coincidence(analyzer, unit_id, unit_ids[companion])
+            table.loc[unit_id, "companion_coincidence"] = coincidence_ratio(
+                _trains(analyzer, unit_id),
+                _trains(analyzer, unit_ids[companion]),
+                num_samples=[analyzer.get_num_samples(segment) for segment in range(analyzer.get_num_segments())],
+                sampling_frequency=analyzer.sampling_frequency,
+            )
     return table
 
 
@@ -114,24 +120,44 @@ def template_similarity(templates: np.ndarray, *, largest_shift: int) -> np.ndar
     return 1.0 - np.sqrt(np.maximum(squares, 0.0)) / np.maximum(norms[:, None] + norms, np.finfo(float).tiny)
 
 
+def coincidence_ratio(
+    trains: Sequence[np.ndarray],
+    others: Sequence[np.ndarray],
+    *,
+    num_samples: Sequence[int],
+    sampling_frequency: float,
+) -> float:
+    """Pairs of spikes of two units 0.5 to 2.5 ms apart, either way, as a share of those expected by chance.
+
+    Parameters
+    ----------
+    trains, others : sequence of np.ndarray, int [num_spikes]
+        Increasing sample indices of either unit, one train a segment.
+    num_samples : sequence of int
+        Of each segment.
+    sampling_frequency : float
+        In Hz.
+
+    Returns
+    -------
+    float
+        NaN where fewer than 3 are expected.
+    """
+    nearest, farthest = (round(ms * sampling_frequency / 1000) for ms in _COINCIDENCE_MS)
+    found, expected = 0, 0.0
+    for train, other, length in zip(trains, others, num_samples, strict=True):
+        wide = np.searchsorted(other, train + farthest, "right") - np.searchsorted(other, train - farthest, "left")
+        close = np.searchsorted(other, train + nearest, "left") - np.searchsorted(other, train - nearest, "right")
+        found += int(wide.sum() - close.sum())
+        expected += len(train) * len(other) * 2 * (farthest - nearest + 1) / max(length, 1)
+    return found / expected if expected >= _FEWEST_EXPECTED else np.nan
+
+
 def _trains(analyzer: SortingAnalyzer, unit_id: int | str) -> list[np.ndarray]:
     sorting = analyzer.sorting
     return [
         sorting.get_unit_spike_train(unit_id, segment_index=segment) for segment in range(sorting.get_num_segments())
     ]
-
-
-def _coincidence(analyzer: SortingAnalyzer, unit_id: int | str, other_id: int | str) -> float:
-    """Near pairs of spikes of two units, as a share of those expected by chance."""
-    nearest, farthest = (round(ms * analyzer.sampling_frequency / 1000) for ms in _COINCIDENCE_MS)
-    found, expected = 0, 0.0
-    for segment, (train, other) in enumerate(zip(_trains(analyzer, unit_id), _trains(analyzer, other_id), strict=True)):
-        wide = np.searchsorted(other, train + farthest, "right") - np.searchsorted(other, train - farthest, "left")
-        close = np.searchsorted(other, train + nearest, "left") - np.searchsorted(other, train - nearest, "right")
-        found += int(wide.sum() - close.sum())
-        num_samples = analyzer.get_num_samples(segment)
-        expected += len(train) * len(other) * 2 * (farthest - nearest + 1) / max(num_samples, 1)
-    return found / expected if expected >= _FEWEST_EXPECTED else np.nan
 
 
 def _silent_share(analyzer: SortingAnalyzer, unit_id: int | str) -> float:

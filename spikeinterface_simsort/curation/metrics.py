@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -227,13 +229,25 @@ def _add_metrics(
             return
     if extension == "quality_metrics":
         options = {"seed": seed, **jobs}
-    analyzer.compute_one_extension(
-        extension,
-        save=True,
-        metric_names=list(wanted),
-        metrics_to_compute=[name for name in wanted if name not in there],
-        **options,
-    )
+    with _called_uv(analyzer) if extension == "template_metrics" else nullcontext():
+        analyzer.compute_one_extension(
+            extension,
+            save=True,
+            metric_names=list(wanted),
+            metrics_to_compute=[name for name in wanted if name not in there],
+            **options,
+        )
+
+
+@contextmanager
+def _called_uv(analyzer: SortingAnalyzer) -> Iterator[None]:
+    """Let SpikeInterface compute template metrics where gains are not known: it refuses, though most have no unit."""
+    in_uv = analyzer.return_in_uV
+    analyzer.return_in_uV = True
+    try:
+        yield
+    finally:
+        analyzer.return_in_uV = in_uv
 
 
 def _add_companions(analyzer: SortingAnalyzer, *, seed: int) -> None:
@@ -268,6 +282,7 @@ def _main_channels(
         of_group = np.flatnonzero(groups == group)
         if len(of_group):
             units = sorting.select_units(sorting.unit_ids[of_group])
-            main = estimate_main_channel_from_recording(part, units, seed=seed, **jobs)
+            options = {"peak_sign": "both", "peak_mode": "extremum", "seed": seed}
+            main = estimate_main_channel_from_recording(part, units, **options, **jobs)
             indices[of_group] = recording.ids_to_indices(part.channel_ids[main])
     return indices
