@@ -380,13 +380,14 @@ def learn(stretch: Stretch, labels: np.ndarray, *, drift: Drift | None = None) -
 
 def test_learned_templates_undo_a_wrong_clustering() -> None:
     traces = noise(60.0, seed=17)
-    times = spaced_times(1800, seed=18, spacing=600)
-    kinds = np.random.default_rng(19).integers(0, 3, 1800)
+    # Far enough from each other that nothing speaks for one neuron whose spikes vary.
+    times = spaced_times(800, seed=18, spacing=1400)
+    kinds = np.random.default_rng(19).integers(0, 3, 800)
     templates = np.concatenate([TEMPLATES, template((9, 8, 3, 2))[None]])
     for kind in range(3):
         add_spikes(traces, times[kinds == kind], templates[kind])
     # Two units are one cluster, and the third is two.
-    labels = np.where(kinds == 1, np.where(np.arange(1800) % 2, 1, 2), 0)
+    labels = np.where(kinds == 1, np.where(np.arange(800) % 2, 1, 2), 0)
     recording = NumpyRecording([traces], RATE)
     grid = SamplingGrid.between(recording_frequency=RATE, model_frequency=RATE)
     stretch = choose_stretch(choose_excerpt(recording), peaks_of(times), grid=grid)
@@ -395,7 +396,7 @@ def test_learned_templates_undo_a_wrong_clustering() -> None:
     matches = find(learned.matcher, traces)
     units = learned.units[matches["template"]]
     assert len(np.unique(units[units >= 0])) == 3
-    assert len(matches) == pytest.approx(1800, rel=0.01)
+    assert len(matches) == pytest.approx(800, rel=0.01)
     for unit in np.unique(units):
         nearest = np.abs(matches["time"][units == unit][:, None] - times).argmin(axis=1)
         assert np.bincount(kinds[nearest]).max() > 0.95 * len(nearest)
