@@ -22,7 +22,9 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from benchmarks.curation_scores import binary_scores
 from benchmarks.curation_units import collect_units, find_datasets
+from benchmarks.peers import ORACLES
 from benchmarks.plots import PALETTE, open_frame, save_figure
+from benchmarks.worker import SPIKES_FILE
 from spikeinterface_simsort.cli_common import format_table
 from spikeinterface_simsort.curation.active import ActiveLearner
 from spikeinterface_simsort.curation.metrics import metric_columns
@@ -258,10 +260,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--figure", type=Path, help="picture to write")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    tables = [
-        collect_units(find_datasets(data, families=arguments.families), None, runs=runs, parts=arguments.parts)
-        for data, runs in arguments.source
-    ]
+    tables = []
+    for data, runs in arguments.source:
+        # Oracles know the truth: nobody curates what they find.
+        sorters = {path.parent.name for path in runs.glob(f"*/*/*/{SPIKES_FILE}")} - {*ORACLES}
+        datasets = find_datasets(data, families=arguments.families)
+        tables.append(collect_units(datasets, sorted(sorters), runs=runs, parts=arguments.parts))
     units = pd.concat([table for table in tables if len(table)] or [pd.DataFrame()], ignore_index=True)
     if not len(units):
         parser.error("there are no sortings of these recordings")

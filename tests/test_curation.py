@@ -81,6 +81,8 @@ def test_halves_of_one_cloud_are_nearer_than_two_clouds():
     points = np.random.default_rng(0).normal(size=(300, 12))
     assert 2.3 < halves_distance(points) < 3.2
     assert halves_distance(points + 6.0 * (np.arange(300) % 2)[:, None] * np.eye(12)[0]) > 5.0
+    # A few spikes that overlap others are no second neuron.
+    assert halves_distance(points + 30.0 * (np.arange(300) < 20)[:, None] * np.eye(12)[0]) < 3.2
     assert np.isnan(halves_distance(points[:10])) and np.isnan(halves_distance(np.ones((50, 3))))
 
 

@@ -9,7 +9,7 @@ from spikeinterface.core import NumpySorting
 
 from benchmarks.curation import METHODS, draw, label, score
 from benchmarks.curation_scores import binary_scores, calibration, calibration_error
-from benchmarks.curation_training import INFO, MODEL, NOT_FEATURES, features, train
+from benchmarks.curation_training import INFO, MODEL, NOT_FEATURES, balance, features, train
 from benchmarks.curation_trials import RECIPE, SORTERS, sorters_of
 from benchmarks.curation_units import true_labels
 from spikeinterface_simsort.curation.metrics import metric_columns
@@ -91,8 +91,15 @@ def units():
     return table.assign(family=np.tile(["one", "other"], 90), dataset="0", sorter="simsort", unit=np.arange(180))
 
 
+@pytest.mark.parametrize("good_share", [0.2, 0.6])
+def test_units_are_repeated_until_so_many_are_good(units, good_share):
+    table = balance(units, good_share=good_share)
+    assert (table["label"] == "sua").mean() == pytest.approx(good_share, abs=0.01)
+    pd.testing.assert_frame_equal(table.iloc[: len(units)], units)
+
+
 def test_training_gives_a_model_of_spikeinterface(units, tmp_path):
-    train(units, folder=tmp_path, num_searched=2)
+    train(units, folder=tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([MODEL, INFO])
     probabilities = classify(units, model=tmp_path)
     assert set(probabilities.columns) == set(CLASSES)

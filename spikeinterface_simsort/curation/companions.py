@@ -24,6 +24,7 @@ COMPANION_METRICS = {
     "its mean rate",
 }
 _FEWEST_SPIKES, _FEWEST_EXPECTED = 20, 3.0
+_NEAR_SHARE = 0.9
 _SHIFT_MS, _COINCIDENCE_MS = 0.3, (0.5, 2.5)
 _NUM_STRETCHES, _SILENT = 20, 0.25
 
@@ -72,6 +73,8 @@ def companion_metrics(analyzer: SortingAnalyzer, *, seed: int = 0) -> pd.DataFra
 def halves_distance(points: np.ndarray, *, seed: int = 0) -> float:
     """Distance of the centres of two halves of a cloud of points, in standard deviations along the line between them.
 
+    The tenth of the points that are farthest from the median do not count.
+
     Parameters
     ----------
     points : np.ndarray, float [num_spikes, num_features]
@@ -84,7 +87,12 @@ def halves_distance(points: np.ndarray, *, seed: int = 0) -> float:
     float
         NaN for fewer than 20 points, or where all are the same.
     """
-    if len(points) < _FEWEST_SPIKES or np.ptp(points, axis=0).max() == 0:
+    if len(points) < _FEWEST_SPIKES:
+        return np.nan
+    # Spikes that overlap others lie far away, few as they are, and would be a half of their own.
+    away = np.linalg.norm(points - np.median(points, axis=0), axis=1)
+    points = points[away <= np.quantile(away, _NEAR_SHARE)]
+    if np.ptp(points, axis=0).max() == 0:
         return np.nan
     second = KMeans(n_clusters=2, n_init=3, random_state=seed).fit_predict(points).astype(bool)
     line = points[second].mean(axis=0) - points[~second].mean(axis=0)
