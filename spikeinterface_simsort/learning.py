@@ -27,6 +27,9 @@ _NUM_ROUNDS = 3
 # Of a template: its least energy, in units of noise, and number of spikes.
 _LEAST_ENERGY, _LEAST_SPIKES = 20.0, 15
 _SPIKES_PER_TEMPLATE = 1000
+# A large spike reaches beyond the templates by which spikes are found, by these samples before and after. Of so many of
+# its spikes, those with the least there, it is taken that nothing overlaps them.
+_TAILS, _CLEAN_SHARE = (16, 30), 0.7
 # A template that mostly appears after another was subtracted, or at other amplitudes than its own, is a remainder.
 _LEAST_FIRST, _USUAL_AMPLITUDES = 0.3, (0.75, 1.35)
 # Displacements at which templates are made, and how far beyond those at which a unit fired it is extrapolated.
@@ -196,6 +199,7 @@ def learn_templates(
             return None
         matches = matcher.find(stretch.traces, displacement=displacement, num_threads=num_threads)
         matches = matches[_used_templates(matches, num_templates=matcher.num_templates)[matches["template"]]]
+        matches = matches[matcher.needed(stretch.traces, matches)[matches["template"]]]
         if not len(matches):
             return None
         separation = Separation(
@@ -212,9 +216,10 @@ def learn_templates(
         # Where a unit drifts it keeps several templates: it is not merged before they are learned.
         merged, shifts = separation.merge(parts, take_turns=is_last)
         trains = [matches["time"][merged == unit] + shifts[merged == unit] for unit in np.unique(merged)]
-    units, unit_shifts = np.full(matcher.num_templates, -1), np.zeros(matcher.num_templates)
-    units[matches["template"]], unit_shifts[matches["template"]] = merged, shifts
-    return Templates(matcher=matcher, units=units, shifts=unit_shifts, drift=drift)
+    # Those that are left out must not hide spikes from the others.
+    _, first = np.unique(matches["template"], return_index=True)
+    found = np.isin(np.arange(matcher.num_templates), matches["template"])
+    return Templates(matcher=matcher.only(found), units=merged[first], shifts=shifts[first], drift=drift)
 
 
 def _matcher(
@@ -233,7 +238,11 @@ def _matcher(
         if len(train) < _LEAST_SPIKES:
             continue
         times = train[:: -(-len(train) // _SPIKES_PER_TEMPLATE)]
-        waveforms = extract_waveforms(stretch.traces, times, num_before=num_before, num_after=num_samples - num_before)
+        before, after = _TAILS
+        wide = extract_waveforms(
+            stretch.traces, times, num_before=num_before + before, num_after=num_samples - num_before + after
+        )
+        waveforms = wide[:, before : before + num_samples]
         displaced = displacement(times)
         mean = follow(waveforms, displaced, precision=whitener.precision)
         own = mean.at(displaced).reshape(len(times), -1)
@@ -246,17 +255,30 @@ def _matcher(
         low, high = np.percentile(amplitudes, [16, 84])
         # Noise alone spreads the measured amplitudes by the inverse of the energy.
         deviations.append(np.sqrt(max(((high - low) / 2) ** 2 - 1 / energy, 0.0)))
-        templates.append(mean.at(np.clip(levels, mean.seen[0] - _BEYOND, mean.seen[1] + _BEYOND)))
+        core = mean.at(np.clip(levels, mean.seen[0] - _BEYOND, mean.seen[1] + _BEYOND))
+        tails = [_tail(part) for part in (wide[:, :before], wide[:, before + num_samples :])]
+        early, late = (np.broadcast_to(tail, (len(levels), *tail.shape)) for tail in tails)
+        templates.append(np.concatenate([early, core, late], axis=1))
     if not templates:
         return None
     return TemplateMatcher(
         np.stack(templates, axis=1),
         levels=levels,
         num_before=num_before,
+        tails=_TAILS,
         whitener=whitener,
         deviations=np.array(deviations),
         sampling_frequency=stretch.sampling_frequency,
     )
+
+
+def _tail(waveforms: np.ndarray) -> np.ndarray:
+    """Mean of what comes before, or after, the waveforms of a unit, as far as it is more than noise."""
+    energy = (waveforms**2).sum(axis=(1, 2))
+    kept = waveforms[energy <= np.quantile(energy, _CLEAN_SHARE)]
+    mean = kept.mean(axis=0)
+    noise = float(kept.var(axis=0).sum()) / len(kept)
+    return mean * np.float32(max(0.0, 1 - noise / max(float((mean**2).sum()), 1e-9)))
 
 
 def _used_templates(matches: np.ndarray, *, num_templates: int) -> np.ndarray:

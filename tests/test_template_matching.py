@@ -76,6 +76,11 @@ def matcher_of(
     )
 
 
+def sum_of_both(lag: int) -> np.ndarray:
+    """The second template so many samples after the first."""
+    return TEMPLATES[0] + np.float32(shift_matrix(NUM_SAMPLES, lag) @ TEMPLATES[1])
+
+
 def still(samples: np.ndarray) -> np.ndarray:
     return np.zeros(len(samples))
 
@@ -133,6 +138,68 @@ def test_every_spike_is_found_once_with_its_time_and_amplitude(whitener: Whitene
     np.testing.assert_array_equal(matches["template"], np.arange(600) % 2)
     assert np.sqrt(np.mean((matches["time"] - times) ** 2)) < 0.4
     assert np.corrcoef(matches["amplitude"], amplitudes)[0, 1] > 0.65
+
+
+@pytest.mark.parametrize("lag", [3.3, 6.0, 12.5])
+def test_spikes_that_hide_each_other_are_both_found_in_their_places(whitener: Whitener, lag: float) -> None:
+    traces, times = noise(20.0, seed=10), spaced_times(300, seed=11)
+    add_spikes(traces, times, TEMPLATES[0])
+    add_spikes(traces, times + lag, TEMPLATES[1])
+    matches = find(matcher_of(whitener), traces)
+    for index, truth in enumerate((times, times + lag)):
+        mine = matches["time"][matches["template"] == index]
+        assert len(mine) == pytest.approx(300, abs=6)
+        away = np.abs(mine[:, None] - truth).min(axis=1)
+        assert np.mean(away < 1.0) > 0.97
+
+
+def test_what_a_large_spike_leaves_beyond_its_template_is_no_spike(whitener: Whitener) -> None:
+    wide = np.zeros((2, NUM_SAMPLES + 40, 4), dtype="float32")
+    wide[:, :NUM_SAMPLES] = TEMPLATES
+    wide[0] *= 4
+    wide[0, NUM_SAMPLES + 2 : NUM_SAMPLES + 2 + 32] += template((3, 5, 10, 7), width=4.0)[8:40]
+    traces, times = noise(20.0, seed=12), spaced_times(300, seed=13)
+    add_spikes(traces, times, wide[0])
+    with_tails = TemplateMatcher(
+        wide[None],
+        levels=np.zeros(1),
+        num_before=NUM_BEFORE,
+        tails=(0, 40),
+        whitener=whitener,
+        deviations=np.full(2, 0.1),
+        sampling_frequency=RATE,
+    )
+    assert np.sum(find(matcher_of(whitener, wide[None, :, :NUM_SAMPLES]), traces)["template"] == 1) > 200
+    matches = find(with_tails, traces)
+    np.testing.assert_array_equal(matches["template"], np.zeros(300))
+    # What is left in the end is noise.
+    cleaned = with_tails.cleaned_waveforms(traces, matches) - with_tails.templates[0, 0]
+    assert cleaned.std() == pytest.approx(1.0, abs=0.15)
+
+
+def test_a_template_of_overlapping_spikes_is_not_needed(whitener: Whitener) -> None:
+    traces, times = noise(40.0, seed=14), spaced_times(600, seed=15)
+    add_spikes(traces, times[::3], TEMPLATES[0])
+    add_spikes(traces, times[1::3], TEMPLATES[1])
+    together = times[2::3][:30]
+    add_spikes(traces, together, TEMPLATES[0])
+    add_spikes(traces, together + np.linspace(5, 11, 30), TEMPLATES[1])
+    matcher = matcher_of(whitener, np.stack([*TEMPLATES, sum_of_both(8)])[None])
+    matches = find(matcher, traces)
+    assert np.sum(matches["template"] == 2) >= 5
+    needed = matcher.needed(traces, matches)
+    np.testing.assert_array_equal(needed, [True, True, False])
+    found = find(matcher.only(needed), traces)
+    np.testing.assert_array_equal(np.bincount(found["template"]), [230, 230])
+
+
+def test_alike_templates_of_two_neurons_are_both_needed(whitener: Whitener) -> None:
+    templates = np.stack([template((10, 6, 3, 2)), template((8, 7, 4, 2))])
+    traces, times = noise(20.0, seed=16), spaced_times(600, seed=17)
+    add_spikes(traces, times[::2], templates[0])
+    add_spikes(traces, times[1::2], templates[1])
+    matcher = matcher_of(whitener, templates[None])
+    assert matcher.needed(traces, find(matcher, traces)).all()
 
 
 def test_overlapping_spikes_are_both_found(whitener: Whitener) -> None:
