@@ -44,9 +44,10 @@ _LOG_LIKELIHOOD, _PER_SPIKE, _LEAST_GAP = 25.0, 0.01, 2.2
 # what chance makes of it is one neuron's, and some other spikes.
 _REFRACTORY_MS, _LEAST_SHARE = (0.6, 2.0), 0.15
 # One neuron's spikes that look like two neurons' leave out the first of these intervals, as the second ones tell how
-# often they fire near each other: there are less than such a share of what these make expected, and not by chance.
+# often they fire near each other: there are less than such a share of what these make expected, and not by chance. Of
+# units that look more different chance has to be less likely.
 _RECOVERY_MS, _NEARBY_MS = (0.6, 3.0), (5.0, 50.0)
-_MOST_RECOVERED, _BY_CHANCE = 0.3, 0.01
+_MOST_RECOVERED, _BY_CHANCE, _BY_CHANCE_IF_CLEAR = 0.3, 0.01, 0.0001
 # Two that do so may lie nearer to each other: neither is wider than most neurons of the recording by more than this.
 _LEAST_GAP_KNOWN, _MOST_WIDER = 1.5, 1.08
 _LEAST_WEIGHT, _NUM_STEPS = 0.04, 100
@@ -294,8 +295,10 @@ class Separation:
         if difference.is_none:
             return True
         trains = self.seconds[one.spikes], self.seconds[other.spikes]
-        if take_turns and difference.is_drift and (fire_in_turns(*trains) or share_refractory_period(*trains)):
-            return True
+        by_chance = _BY_CHANCE_IF_CLEAR if difference.is_clear else _BY_CHANCE
+        if take_turns and difference.is_drift:
+            if fire_in_turns(*trains) or share_refractory_period(*trains, by_chance=by_chance):
+                return True
         if difference.is_clear:
             return False
         waveforms, others = (self._steady(unit, at=other.middle, most=_SPIKES_PER_FIT) for unit in (one, other))
@@ -423,7 +426,7 @@ def fire_together(times: np.ndarray, others: np.ndarray, *, duration_s: float) -
     return _count_intervals(times, others, _REFRACTORY_MS) >= max(1.0, _LEAST_SHARE * chance)
 
 
-def share_refractory_period(times: np.ndarray, others: np.ndarray) -> bool:
+def share_refractory_period(times: np.ndarray, others: np.ndarray, *, by_chance: float = _BY_CHANCE) -> bool:
     """Whether spikes of two trains come near to each other, but never as near as those of one neuron do not.
 
     A neuron's spikes after a pause and in a series may look different, as if they were two neurons'.
@@ -432,6 +435,8 @@ def share_refractory_period(times: np.ndarray, others: np.ndarray) -> bool:
     ----------
     times, others : np.ndarray, float64 [num_spikes]
         In seconds.
+    by_chance : float
+        Two neurons are taken for one so often.
 
     Returns
     -------
@@ -440,7 +445,7 @@ def share_refractory_period(times: np.ndarray, others: np.ndarray) -> bool:
     (near, far), (low, high) = _RECOVERY_MS, _NEARBY_MS
     expected = _count_intervals(times, others, _NEARBY_MS) * (far - near) / (high - low)
     count = _count_intervals(times, others, _RECOVERY_MS)
-    return count < _MOST_RECOVERED * expected and float(poisson.cdf(count, expected)) < _BY_CHANCE
+    return count < _MOST_RECOVERED * expected and float(poisson.cdf(count, expected)) < by_chance
 
 
 def _count_intervals(times: np.ndarray, others: np.ndarray, limits_ms: tuple[float, float]) -> int:

@@ -420,6 +420,10 @@ def test_spikes_of_one_neuron_share_their_refractory_period() -> None:
     assert share_refractory_period(times[paused], times[~paused])
     others = rng.uniform(0, times[-1], 2000)
     assert not share_refractory_period(times[paused], others)
+    # Of few spikes it is not known for sure.
+    few = times < times[400]
+    assert share_refractory_period(times[few & paused], times[few & ~paused], by_chance=0.3)
+    assert not share_refractory_period(times[few & paused], times[few & ~paused], by_chance=1e-9)
     # A few spikes tell nothing, nor do neurons that never fire at the same time.
     assert not share_refractory_period(times[paused][:60], times[~paused][:60])
     assert not share_refractory_period(times[paused], times[~paused] + times[-1])
