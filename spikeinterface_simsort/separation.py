@@ -43,11 +43,13 @@ _LOG_LIKELIHOOD, _PER_SPIKE, _LEAST_GAP = 25.0, 0.01, 2.2
 # One neuron does not fire twice within these, in ms; two that know nothing of each other do. Less than this share of
 # what chance makes of it is one neuron's, and some other spikes.
 _REFRACTORY_MS, _LEAST_SHARE = (0.6, 2.0), 0.15
+# Spikes so near to each other that have to be expected before that is sure.
+_LEAST_EXPECTED = 6.0
 # One neuron's spikes that look like two neurons' leave out the first of these intervals, as the second ones tell how
 # often they fire near each other: there are less than such a share of what these make expected, and not by chance. Of
 # units that look more different chance has to be less likely.
 _RECOVERY_MS, _NEARBY_MS = (0.6, 3.0), (5.0, 50.0)
-_MOST_RECOVERED, _BY_CHANCE, _BY_CHANCE_IF_CLEAR = 0.3, 0.01, 0.0001
+_MOST_RECOVERED, _BY_CHANCE, _BY_CHANCE_IF_CLEAR = 0.15, 0.002, 0.0001
 # Two that do so may lie nearer to each other: neither is wider than most neurons of the recording by more than this.
 _LEAST_GAP_KNOWN, _MOST_WIDER = 1.5, 1.08
 _LEAST_WEIGHT, _NUM_STEPS = 0.04, 100
@@ -292,14 +294,14 @@ class Separation:
         )
 
     def _are_one(self, one: _Unit, other: _Unit, difference: Difference, *, take_turns: bool) -> bool:
-        if difference.is_none:
-            return True
         trains = self.seconds[one.spikes], self.seconds[other.spikes]
+        if difference.is_none and not fire_independently(*trains):
+            return True
         by_chance = _BY_CHANCE_IF_CLEAR if difference.is_clear else _BY_CHANCE
         if take_turns and difference.is_drift:
             if fire_in_turns(*trains) or share_refractory_period(*trains, by_chance=by_chance):
                 return True
-        if difference.is_clear:
+        if difference.is_clear and not difference.is_none:
             return False
         waveforms, others = (self._steady(unit, at=other.middle, most=_SPIKES_PER_FIT) for unit in (one, other))
         points, moved = self._project(waveforms), self._project(_delayed(others, difference.shift))
@@ -327,9 +329,8 @@ class Separation:
                 num_spikes=(int(larger.sum()), int(smaller.sum())),
             )
             trains = seconds[~second], seconds[second]
-            if difference.share >= _SAME and self._are_two(
-                points[~second], points[second], trains=trains, widest=widest
-            ):
+            is_other = difference.share >= _SAME or fire_independently(*trains)
+            if is_other and self._are_two(points[~second], points[second], trains=trains, widest=widest):
                 for step, side in enumerate((~second, second)):
                     labels[side] = self._split(waveforms[side], seconds[side], depth=depth - 1) + labels.max() + step
                 break
@@ -424,6 +425,23 @@ def fire_together(times: np.ndarray, others: np.ndarray, *, duration_s: float) -
     near, far = _REFRACTORY_MS
     chance = len(times) * len(others) * 2 * (far - near) / 1000 / duration_s
     return _count_intervals(times, others, _REFRACTORY_MS) >= max(1.0, _LEAST_SHARE * chance)
+
+
+def fire_independently(times: np.ndarray, others: np.ndarray) -> bool:
+    """Whether two trains surely are of two neurons, as they come as near to each other as chance has it.
+
+    Parameters
+    ----------
+    times, others : np.ndarray, float64 [num_spikes]
+        In seconds.
+
+    Returns
+    -------
+    bool
+    """
+    (near, far), (low, high) = _REFRACTORY_MS, _NEARBY_MS
+    expected = _count_intervals(times, others, _NEARBY_MS) * (far - near) / (high - low)
+    return expected >= _LEAST_EXPECTED and _count_intervals(times, others, _REFRACTORY_MS) >= expected / 2
 
 
 def share_refractory_period(times: np.ndarray, others: np.ndarray, *, by_chance: float = _BY_CHANCE) -> bool:

@@ -14,6 +14,7 @@ from spikeinterface_simsort.resampling import SamplingGrid
 from spikeinterface_simsort.separation import (
     Difference,
     Separation,
+    fire_independently,
     fire_in_turns,
     fire_together,
     is_bimodal,
@@ -409,6 +410,38 @@ def test_only_two_neurons_fire_within_each_others_refractory_period() -> None:
     # One or two of many are other spikes.
     mostly = np.concatenate([np.arange(600) / 6 + 0.08, [0.001]])
     assert not fire_together(np.arange(600) / 6, mostly, duration_s=100.0)
+
+
+def test_two_neurons_fire_independently() -> None:
+    rng = np.random.default_rng(1)
+    times, others = rng.uniform(0, 100, 800), rng.uniform(0, 100, 800)
+    assert fire_independently(times, others)
+    # Of few spikes that is not sure, and one neuron's halves do not.
+    assert not fire_independently(times[:100], others[:100])
+    one = np.cumsum(0.003 + rng.exponential(0.05, 1600))
+    assert not fire_independently(one[::2], one[1::2])
+
+
+def test_alike_units_are_two_if_they_fire_independently(whitener: Whitener) -> None:
+    large, alike = template((40, 24, 12, 8)), template((39, 21, 14, 6))
+    rng = np.random.default_rng(2)
+    seconds = rng.uniform(0, 60, 1600)
+    second = np.arange(1600) % 2 == 1
+    waveforms = np.where(second[:, None, None], alike, large) + noise(1600 * NUM_SAMPLES / RATE, seed=3).reshape(
+        1600, NUM_SAMPLES, 4
+    )
+    for train, num_units in ((seconds, 2), (np.where(second, np.roll(seconds, 1) + 0.03, seconds), 1)):
+        separation = Separation(
+            waveforms,
+            np.zeros(1600, dtype="int64"),
+            displacement=np.zeros(1600),
+            seconds=train,
+            duration_s=60.0,
+            whitener=whitener,
+            sampling_frequency=RATE,
+            seed=0,
+        )
+        assert len(np.unique(separation.merge(separation.split(), take_turns=False)[0])) == num_units
 
 
 def test_spikes_of_one_neuron_share_their_refractory_period() -> None:
