@@ -14,8 +14,8 @@ from spikeinterface_simsort.resampling import SamplingGrid
 from spikeinterface_simsort.separation import (
     Difference,
     Separation,
-    fire_independently,
     fire_in_turns,
+    fire_independently,
     fire_together,
     is_bimodal,
     share_refractory_period,
