@@ -127,12 +127,12 @@ def sort_block(recording: BaseRecording, *, weights: Weights, params: SimSortPar
     units : list of Unit
         Each with the indices of its peaks and its predicted accuracy.
     """
-    peaks, waveforms, units = find_units(recording, weights=weights, params=params)
+    peaks, waveforms, units, is_matched = find_units(recording, weights=weights, params=params)
     features = unit_features(
         peaks,
         waveforms,
         units,
-        is_matched=bool(params.match_templates),
+        is_matched=is_matched,
         sampling_frequency=recording.get_sampling_frequency(),
         num_frames=_num_frames(recording),
         seed=params.seed,
@@ -143,7 +143,7 @@ def sort_block(recording: BaseRecording, *, weights: Weights, params: SimSortPar
 
 def find_units(
     recording: BaseRecording, *, weights: Weights, params: SimSortParams
-) -> tuple[np.ndarray, np.ndarray, list[Unit]]:
+) -> tuple[np.ndarray, np.ndarray, list[Unit], bool]:
     """Find the units of as many channels as the networks read: the method itself.
 
     Parameters
@@ -163,6 +163,8 @@ def find_units(
         Theirs, in units of noise.
     units : list of Unit
         Each with the indices of its peaks.
+    is_matched : bool
+        Whether they were found by templates: not where none can be learned.
     """
     preprocessed = preprocess(recording, params=params)
     excerpt = choose_excerpt(preprocessed) if params.match_templates else Excerpt.of_all(preprocessed)
@@ -187,7 +189,7 @@ def find_units(
         seed=params.seed,
     )
     logger.info("%d spikes detected, %d clusters, %d units.", len(peaks), len(np.unique(labels)), len(units))
-    return peaks, waveforms, units
+    return peaks, waveforms, units, templates is not None
 
 
 def detect_and_embed(

@@ -49,13 +49,13 @@ def score_units(
         A row a unit: ``num_spikes``; ``is_merged``; ``accuracy`` with the true neuron that it agrees with best, 0 where
         there is none; and its features, see `confidence.unit_features`.
     """
-    peaks, waveforms, units = find_units(recording, weights=weights, params=params)
+    peaks, waveforms, units, is_matched = find_units(recording, weights=weights, params=params)
     rate = recording.get_sampling_frequency()
     describe = partial(
         unit_features,
         peaks,
         waveforms,
-        is_matched=bool(params.match_templates),
+        is_matched=is_matched,
         sampling_frequency=rate,
         num_frames=[recording.get_num_samples(segment) for segment in range(recording.get_num_segments())],
         seed=params.seed,
