@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import expit
-from scipy.stats import poisson
+from scipy.stats import mannwhitneyu, poisson
 from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
 
@@ -50,6 +50,9 @@ _LEAST_EXPECTED = 6.0
 # units that look more different chance has to be less likely.
 _RECOVERY_MS, _NEARBY_MS = (0.6, 3.0), (5.0, 50.0)
 _MOST_RECOVERED, _BY_CHANCE, _BY_CHANCE_IF_CLEAR = 0.15, 0.002, 0.0001
+# One neuron's spikes differ by less than this. If pauses before its halves' spikes are surely different, and these do
+# not fire together, they differ because of them.
+_VARIATION, _SURELY = 0.3, 1e-6
 # Two that do so may lie nearer to each other: neither is wider than most neurons of the recording by more than this.
 _LEAST_GAP_KNOWN, _MOST_WIDER = 1.5, 1.08
 _LEAST_WEIGHT, _NUM_STEPS = 0.04, 100
@@ -92,6 +95,11 @@ class Difference:
         """Whether one neuron may look like either, as it moves."""
         low, high = _OTHER_AMPLITUDES
         return self.share < _DRIFT and low < self.amplitude < high and abs(self.shift) <= _ALIGNED
+
+    @property
+    def is_slight(self) -> bool:
+        """Whether one neuron's spikes may vary so much."""
+        return self.share < _VARIATION and self.distance <= _OTHER_DISTANCE
 
     @property
     def is_clear(self) -> bool:
@@ -305,14 +313,20 @@ class Separation:
             return False
         waveforms, others = (self._steady(unit, at=other.middle, most=_SPIKES_PER_FIT) for unit in (one, other))
         points, moved = self._project(waveforms), self._project(_delayed(others, difference.shift))
-        return not self._are_two(points, moved, trains=trains, widest=self._widest(waveforms))
+        return not self._are_two(points, moved, trains=trains, difference=difference, widest=self._widest(waveforms))
 
     def _are_two(
-        self, points: np.ndarray, others: np.ndarray, *, trains: tuple[np.ndarray, np.ndarray], widest: float
+        self,
+        points: np.ndarray,
+        others: np.ndarray,
+        *,
+        trains: tuple[np.ndarray, np.ndarray],
+        difference: Difference,
+        widest: float,
     ) -> bool:
-        if are_two(points, others):
-            return True
-        return fire_together(*trains, duration_s=self.duration_s) and are_two(points, others, widest=widest)
+        if fire_together(*trains, duration_s=self.duration_s):
+            return are_two(points, others) or are_two(points, others, widest=widest)
+        return are_two(points, others) and not (difference.is_slight and differ_by_pauses(*trains))
 
     def _split(self, waveforms: np.ndarray, seconds: np.ndarray, *, depth: int) -> np.ndarray:
         labels = np.zeros(len(waveforms), dtype="int64")
@@ -330,7 +344,8 @@ class Separation:
             )
             trains = seconds[~second], seconds[second]
             is_other = difference.share >= _SAME or fire_independently(*trains)
-            if is_other and self._are_two(points[~second], points[second], trains=trains, widest=widest):
+            halves = points[~second], points[second]
+            if is_other and self._are_two(*halves, trains=trains, difference=difference, widest=widest):
                 for step, side in enumerate((~second, second)):
                     labels[side] = self._split(waveforms[side], seconds[side], depth=depth - 1) + labels.max() + step
                 break
@@ -425,6 +440,28 @@ def fire_together(times: np.ndarray, others: np.ndarray, *, duration_s: float) -
     near, far = _REFRACTORY_MS
     chance = len(times) * len(others) * 2 * (far - near) / 1000 / duration_s
     return _count_intervals(times, others, _REFRACTORY_MS) >= max(1.0, _LEAST_SHARE * chance)
+
+
+def differ_by_pauses(times: np.ndarray, others: np.ndarray) -> bool:
+    """Whether spikes belong to one train or the other by how long there was none of either before them.
+
+    A neuron's spikes are smaller and slower soon after another. Two neurons know nothing of each other's pauses.
+
+    Parameters
+    ----------
+    times, others : np.ndarray, float64 [num_spikes]
+        In seconds.
+
+    Returns
+    -------
+    bool
+    """
+    if min(len(times), len(others)) < _MIN_SPIKES_SPLIT:
+        return False
+    both = np.concatenate([times, others])
+    order = np.argsort(both, kind="stable")
+    pauses, is_first = np.diff(both[order]), order[1:] < len(times)
+    return float(mannwhitneyu(pauses[is_first], pauses[~is_first]).pvalue) < _SURELY
 
 
 def fire_independently(times: np.ndarray, others: np.ndarray) -> bool:

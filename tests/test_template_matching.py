@@ -14,6 +14,7 @@ from spikeinterface_simsort.resampling import SamplingGrid
 from spikeinterface_simsort.separation import (
     Difference,
     Separation,
+    differ_by_pauses,
     fire_in_turns,
     fire_independently,
     fire_together,
@@ -410,6 +411,17 @@ def test_only_two_neurons_fire_within_each_others_refractory_period() -> None:
     # One or two of many are other spikes.
     mostly = np.concatenate([np.arange(600) / 6 + 0.08, [0.001]])
     assert not fire_together(np.arange(600) / 6, mostly, duration_s=100.0)
+
+
+def test_one_neurons_spikes_differ_by_the_pauses_before_them() -> None:
+    rng = np.random.default_rng(3)
+    pauses = 0.005 + rng.exponential(0.1, 400)
+    times = np.cumsum(pauses)
+    soon = pauses + rng.normal(0, 0.03, 400) < 0.08
+    assert differ_by_pauses(times[soon], times[~soon])
+    others = rng.permutation(soon)
+    assert not differ_by_pauses(times[others], times[~others])
+    assert not differ_by_pauses(times[:20], times[20:])
 
 
 def test_two_neurons_fire_independently() -> None:
