@@ -40,14 +40,18 @@ ISOLATION_METRICS = {
     "missed_share": "of the places in 20 s of the traces where no waveform but the unit's explains them best, those "
     "where no unit has a spike",
     "lost_share": "and those where only another unit has one",
+    "unmatched_share": "of the unit's spikes in these 20 s, those that are at no such place",
+    "trace_accuracy": "places with a spike of the unit over all such places and spikes",
 }
 # Band-passed traces have no more than a sample every so many ms tells.
 _STEP_MS = 1 / 15
 _BEFORE_MS, _LENGTH_MS, _SHIFT_MS = 0.6, 1.5, 0.2
-_NUM_SLICES, _SLICE_S = 20, 1.0
+_NUM_SLICES, _SLICE_S = 40, 1.0
 # Deflections beyond are spikes, in units of noise, whether a sorter found them or not.
 _SPIKE_LEVEL = 6.0
 _FEWEST_SPIKES, _NUM_PARTS, _FEWEST_IN_PART = 10, 4, 8
+# Means of fewer spikes hold more noise than what waveforms change by in time.
+_FEWEST_IN_TEMPLATE = 25
 # Spikes that overlap others say little of the mean.
 _NEAR_SHARE = 0.8
 # Amplitudes of one neuron vary, as in bursts.
@@ -76,6 +80,8 @@ class _UnitSpikes:
     parts : np.ndarray, float32 [num_parts, dim]
         Means of spikes after each other; empty where there are few.
     part_sizes : np.ndarray, int [num_parts]
+    part_times : np.ndarray, float64 [num_parts]
+        Medians, in samples from the start of the first segment.
     offset : int
         From where a window begins to the time that the sorter gave the spike, in samples.
     """
@@ -86,7 +92,14 @@ class _UnitSpikes:
     shifted: np.ndarray
     parts: np.ndarray
     part_sizes: np.ndarray
+    part_times: np.ndarray
     offset: int
+
+    def mean_at(self, time: float) -> np.ndarray:
+        """Mean of the spikes about a time, or of all of them where they are few."""
+        if not len(self.parts) or self.part_sizes.min() < _FEWEST_IN_TEMPLATE:
+            return self.mean
+        return self.parts[np.abs(self.part_times - time).argmin()]
 
 
 def isolation_metrics(analyzer: SortingAnalyzer, *, seed: int = 0) -> pd.DataFrame:
@@ -141,9 +154,12 @@ def _of_channels(
     empty = {name: np.full(len(units), np.nan) for name in ISOLATION_METRICS}
     if whitener is None:
         return empty
+    chosen = analyzer.get_extension("random_spikes").get_random_spikes()
+    times = chosen["sample_index"] + _starts(analyzer)[chosen["segment_index"]]
     spikes = [
         _whitened_spikes(
             extension.get_waveforms_one_unit(analyzer.unit_ids[unit], force_dense=False) / scale,
+            times=times[chosen["unit_index"] == unit],
             root=whitener.root,
             window=window,
             nbefore=extension.nbefore,
@@ -165,10 +181,17 @@ def _of_channels(
         root=whitener.root,
         window=window,
         sampling_frequency=rate,
+        starts=_starts(analyzer),
     )
     for name, column in values.items():
         empty[name][known] = column
     return empty
+
+
+def _starts(analyzer: SortingAnalyzer) -> np.ndarray:
+    """First samples of the segments, were they one after the other."""
+    lengths = [analyzer.get_num_samples(segment) for segment in range(analyzer.get_num_segments())]
+    return np.concatenate([[0], np.cumsum(lengths)[:-1]])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,7 +272,9 @@ def _noise_of(slices: Sequence[_Slice], trains: Sequence[Sequence[np.ndarray]], 
     return None if windows is None else Whitener.from_noise(windows)
 
 
-def _whitened_spikes(waveforms: np.ndarray, *, root: np.ndarray, window: _Window, nbefore: int) -> _UnitSpikes | None:
+def _whitened_spikes(
+    waveforms: np.ndarray, *, times: np.ndarray, root: np.ndarray, window: _Window, nbefore: int
+) -> _UnitSpikes | None:
     if len(waveforms) < _FEWEST_SPIKES:
         return None
     waveforms = waveforms.astype("float32")
@@ -279,6 +304,7 @@ def _whitened_spikes(waveforms: np.ndarray, *, root: np.ndarray, window: _Window
         shifted=means,
         parts=np.array([part.mean(axis=0) for part in parts]),
         part_sizes=np.array([len(part) for part in parts]),
+        part_times=np.array([np.median(part) for part in np.array_split(times, len(parts))] if parts else []),
         offset=nbefore - window.start(waveforms.shape[1], peak=peak),
     )
 
@@ -412,33 +438,41 @@ def _in_traces(
     root: np.ndarray,
     window: _Window,
     sampling_frequency: float,
+    starts: np.ndarray,
 ) -> dict[str, np.ndarray]:
     """Where in the traces a unit's waveform is, and whether it has a spike there, or another unit."""
     if not units:
         return {}
-    means = np.stack([unit.mean for unit in units])
-    filters, half = root @ means.T, (means**2).sum(axis=1) / 2
     reach = round(_MATCH_MS * sampling_frequency / 1000)
-    places, missed, lost = np.zeros(len(units)), np.zeros(len(units)), np.zeros(len(units))
+    places, missed, lost, spikes, false = (np.zeros(len(units)) for _ in range(5))
     for piece in slices:
         traces = piece.traces[:: window.step]
         if len(traces) <= window.length:
             continue
         windows = np.lib.stride_tricks.sliding_window_view(traces, window.length, axis=0).transpose(0, 2, 1)
-        odds = windows.reshape(len(windows), -1) @ filters - half
+        means = np.stack([unit.mean_at(starts[piece.segment] + piece.start) for unit in units])
+        odds = windows.reshape(len(windows), -1) @ (root @ means.T) - (means**2).sum(axis=1) / 2
         best = odds.max(axis=1)
         peaks = np.flatnonzero((best > _LOG_ODDS) & (best == maximum_filter1d(best, 2 * (reach // window.step) + 1)))
         which = odds[peaks].argmax(axis=1)
         any_time = np.sort(np.concatenate([piece.times(train) for train in everyone]))
         for index, (train, unit) in enumerate(zip(trains, units, strict=True)):
             at = peaks[which == index] * window.step + unit.offset
-            own = _has_near(piece.times(train), at, reach=reach)
+            times = piece.times(train)
+            own = _has_near(times, at, reach=reach)
+            spikes[index] += len(times)
+            false[index] += np.sum(~_has_near(at, times, reach=reach))
             places[index] += len(at)
             some = _has_near(any_time, at, reach=reach)
             missed[index] += np.sum(~some)
             lost[index] += np.sum(some & ~own)
     total = places + _PRIOR_PLACES
-    return {"missed_share": missed / total, "lost_share": lost / total}
+    return {
+        "missed_share": missed / total,
+        "lost_share": lost / total,
+        "unmatched_share": false / (spikes + _PRIOR_PLACES),
+        "trace_accuracy": (spikes - false) / np.maximum(spikes + missed + lost, 1),
+    }
 
 
 def _has_near(times: np.ndarray, places: np.ndarray, *, reach: int) -> np.ndarray:
