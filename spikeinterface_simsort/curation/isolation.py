@@ -37,10 +37,10 @@ ISOLATION_METRICS = {
     "overlap_share": "spikes that others have of the unit and that it has of others, relative to its own, were all "
     "units Gaussian on the line that parts two of them best (Hill et al. 2011)",
     "doubtful_share": "spikes that noise explains better than the unit's mean waveform does",
-    "missed_share": "of the places in 20 s of the traces where no waveform but the unit's explains them best, those "
-    "where no unit has a spike",
+    "missed_share": "of the places in 40 s of the traces that the unit's mean waveform explains, and better than any "
+    "other's, those where no unit has a spike",
     "lost_share": "and those where only another unit has one",
-    "unmatched_share": "of the unit's spikes in these 20 s, those that are at no such place",
+    "unmatched_share": "of the unit's spikes in these 40 s, those where noise or another mean waveform explains more",
     "trace_accuracy": "places with a spike of the unit over all such places and spikes",
 }
 # Band-passed traces have no more than a sample every so many ms tells.
@@ -54,6 +54,9 @@ _FEWEST_SPIKES, _NUM_PARTS, _FEWEST_IN_PART = 10, 4, 8
 _FEWEST_IN_TEMPLATE = 25
 # Spikes that overlap others say little of the mean.
 _NEAR_SHARE = 0.8
+# What is so much farther from the mean, in squares, than all but a tenth of a unit's spikes may be a neuron that
+# nobody found.
+_ALIKE_SHARE, _ALIKE_FACTOR = 0.9, 2.0
 # Amplitudes of one neuron vary, as in bursts.
 _AMPLITUDES = (0.7, 1.3)
 _DIMENSIONS, _LEAST = 16, 1e-3
@@ -108,7 +111,7 @@ def isolation_metrics(analyzer: SortingAnalyzer, *, seed: int = 0) -> pd.DataFra
     Parameters
     ----------
     analyzer : SortingAnalyzer
-        With waveforms and noise levels, and with its recording, of which up to 20 s are read.
+        With waveforms and noise levels, and with its recording, of which up to 40 s are read.
     seed : int
         Of the stretches that are read.
 
@@ -444,24 +447,30 @@ def _in_traces(
     if not units:
         return {}
     reach = round(_MATCH_MS * sampling_frequency / 1000)
+    widths = _ALIKE_FACTOR * np.array(
+        [np.quantile(((unit.points - unit.mean) ** 2).sum(axis=1), _ALIKE_SHARE) for unit in units]
+    )
     places, missed, lost, spikes, false = (np.zeros(len(units)) for _ in range(5))
     for piece in slices:
         traces = piece.traces[:: window.step]
         if len(traces) <= window.length:
             continue
         windows = np.lib.stride_tricks.sliding_window_view(traces, window.length, axis=0).transpose(0, 2, 1)
+        flat = windows.reshape(len(windows), -1)
         means = np.stack([unit.mean_at(starts[piece.segment] + piece.start) for unit in units])
-        odds = windows.reshape(len(windows), -1) @ (root @ means.T) - (means**2).sum(axis=1) / 2
+        odds = flat @ (root @ means.T) - (means**2).sum(axis=1) / 2
         best = odds.max(axis=1)
         peaks = np.flatnonzero((best > _LOG_ODDS) & (best == maximum_filter1d(best, 2 * (reach // window.step) + 1)))
         which = odds[peaks].argmax(axis=1)
+        is_alike = ((flat[peaks] @ root) ** 2).sum(axis=1) - 2 * best[peaks] <= widths[which]
         any_time = np.sort(np.concatenate([piece.times(train) for train in everyone]))
         for index, (train, unit) in enumerate(zip(trains, units, strict=True)):
-            at = peaks[which == index] * window.step + unit.offset
             times = piece.times(train)
-            own = _has_near(times, at, reach=reach)
             spikes[index] += len(times)
+            at = peaks[which == index] * window.step + unit.offset
             false[index] += np.sum(~_has_near(at, times, reach=reach))
+            at = at[is_alike[which == index]]
+            own = _has_near(times, at, reach=reach)
             places[index] += len(at)
             some = _has_near(any_time, at, reach=reach)
             missed[index] += np.sum(~some)
