@@ -198,8 +198,8 @@ tags:
 # simsort-units
 
 Tells of sorted units on tetrodes whether they are single, well-sorted neurons (`sua`), several neurons or a part of one
-(`mua`), or `noise`, from {num_features} quality and template metrics, {num_own} of them of our own. `simsort curate` uses
-it. Its format is that of UnitRefine's models: `spikeinterface.curation.model_based_label_units` does, too, with
+(`mua`), or `noise`, from {num_features} quality and template metrics, {num_own} of them of our own. `simsort curate`
+uses it. Its format is that of UnitRefine's models: `spikeinterface.curation.model_based_label_units` does, too, with
 `trusted=["numpy.dtype", "sklearn.tree._tree.Tree"]`, on an analyzer that has the metrics of
 `spikeinterface_simsort.curation.metrics.compute_metrics`.
 
