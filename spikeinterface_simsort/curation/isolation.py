@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +12,15 @@ from scipy.stats import norm
 
 from spikeinterface_simsort.clustering import discriminant_axis
 from spikeinterface_simsort.curation.companions import coincidence_ratio, unit_trains
-from spikeinterface_simsort.whitening import Whitener, noise_windows
+from spikeinterface_simsort.curation.whitened_spikes import (
+    TraceSlice,
+    UnitSpikes,
+    Window,
+    estimate_noise,
+    read_slices,
+    segment_starts,
+    whiten_spikes,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,16 +50,7 @@ ISOLATION_METRICS = {
     "unmatched_share": "of the unit's spikes in these 40 s, those where noise or another mean waveform explains more",
     "trace_accuracy": "places with a spike of the unit over all such places and spikes",
 }
-# Band-passed traces have no more than a sample every so many ms tells.
-_STEP_MS = 1 / 15
-_BEFORE_MS, _LENGTH_MS, _SHIFT_MS = 0.6, 1.5, 0.2
-_NUM_SLICES, _SLICE_S = 40, 1.0
-# Deflections beyond are spikes, in units of noise, whether a sorter found them or not.
-_SPIKE_LEVEL = 6.0
-_FEWEST_SPIKES, _NUM_PARTS, _FEWEST_IN_PART = 10, 4, 8
-# Means of fewer spikes hold more noise than what waveforms change by in time.
-_FEWEST_IN_TEMPLATE = 25
-# Spikes that overlap others say little of the mean.
+# Spikes that overlap others say little of what is left of one.
 _NEAR_SHARE = 0.8
 # What is so much farther from the mean, in squares, than all but a tenth of a unit's spikes may be a neuron that
 # nobody found.
@@ -60,49 +58,14 @@ _ALIKE_SHARE, _ALIKE_FACTOR = 0.9, 2.0
 # Amplitudes of one neuron vary, as in bursts.
 _AMPLITUDES = (0.7, 1.3)
 _DIMENSIONS, _LEAST = 16, 1e-3
+# Of more channels at a time, noise cannot be told from so few seconds; of fewer samples, a waveform not.
+_MOST_CHANNELS, _SHORTEST = 32, 4
 # Log odds from which on a waveform is sooner a spike than noise, as neurons fire every ten thousandth sample or so.
 _LOG_ODDS = 9.0
 _MATCH_MS = 0.4
 _NUM_STRETCHES, _SPLIT_COINCIDENCE = 20, 0.3
 # Of places in the traces that count as found beforehand: few places tell little.
 _PRIOR_PLACES = 2.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class _UnitSpikes:
-    """Some spikes of a unit, whitened, and aligned to their mean.
-
-    Attributes
-    ----------
-    points : np.ndarray, float32 [num_spikes, dim]
-    mean : np.ndarray, float32 [dim]
-    slope : np.ndarray, float32 [dim]
-        Its derivative in time.
-    shifted : np.ndarray, float32 [num_shifts, dim]
-        The mean, earlier and later.
-    parts : np.ndarray, float32 [num_parts, dim]
-        Means of spikes after each other; empty where there are few.
-    part_sizes : np.ndarray, int [num_parts]
-    part_times : np.ndarray, float64 [num_parts]
-        Medians, in samples from the start of the first segment.
-    offset : int
-        From where a window begins to the time that the sorter gave the spike, in samples.
-    """
-
-    points: np.ndarray
-    mean: np.ndarray
-    slope: np.ndarray
-    shifted: np.ndarray
-    parts: np.ndarray
-    part_sizes: np.ndarray
-    part_times: np.ndarray
-    offset: int
-
-    def mean_at(self, time: float) -> np.ndarray:
-        """Mean of the spikes about a time, or of all of them where they are few."""
-        if not len(self.parts) or self.part_sizes.min() < _FEWEST_IN_TEMPLATE:
-            return self.mean
-        return self.parts[np.abs(self.part_times - time).argmin()]
 
 
 def isolation_metrics(analyzer: SortingAnalyzer, *, seed: int = 0) -> pd.DataFrame:
@@ -139,28 +102,23 @@ def _of_channels(
 ) -> dict[str, np.ndarray]:
     """Metrics of the units that are looked at on the same channels."""
     rate = analyzer.sampling_frequency
-    step = max(round(_STEP_MS * rate / 1000), 1)
     extension: Any = analyzer.get_extension("waveforms")
-    shift = max(round(_SHIFT_MS * rate / 1000), 1)
-    window = _Window(
-        before=round(_BEFORE_MS * rate / 1000),
-        length=min(round(_LENGTH_MS * rate / 1000), extension.nbefore + extension.nafter - 2 * shift) // step,
-        step=step,
-        shift=shift,
-    )
+    window = Window.of(rate, num_samples=extension.nbefore + extension.nafter)
+    empty = {name: np.full(len(units), np.nan) for name in ISOLATION_METRICS}
+    if window.length < _SHORTEST or len(channels) > _MOST_CHANNELS:
+        return empty
     scale = np.maximum(
         np.asarray(analyzer.get_extension("noise_levels").get_data())[channels], np.finfo("float32").tiny
     )
-    slices = _read_slices(analyzer, channels=channels, scale=scale, seed=seed)
+    slices = read_slices(analyzer, channels=channels, scale=scale, seed=seed)
     trains = [unit_trains(analyzer, analyzer.unit_ids[unit]) for unit in units]
-    whitener = _noise_of(slices, trains, window=window)
-    empty = {name: np.full(len(units), np.nan) for name in ISOLATION_METRICS}
+    whitener = estimate_noise(slices, trains, window=window)
     if whitener is None:
         return empty
     chosen = analyzer.get_extension("random_spikes").get_random_spikes()
-    times = chosen["sample_index"] + _starts(analyzer)[chosen["segment_index"]]
+    times = chosen["sample_index"] + segment_starts(analyzer)[chosen["segment_index"]]
     spikes = [
-        _whitened_spikes(
+        whiten_spikes(
             extension.get_waveforms_one_unit(analyzer.unit_ids[unit], force_dense=False) / scale,
             times=times[chosen["unit_index"] == unit],
             root=whitener.root,
@@ -184,135 +142,14 @@ def _of_channels(
         root=whitener.root,
         window=window,
         sampling_frequency=rate,
-        starts=_starts(analyzer),
+        starts=segment_starts(analyzer),
     )
     for name, column in values.items():
         empty[name][known] = column
     return empty
 
 
-def _starts(analyzer: SortingAnalyzer) -> np.ndarray:
-    """First samples of the segments, were they one after the other."""
-    lengths = [analyzer.get_num_samples(segment) for segment in range(analyzer.get_num_segments())]
-    return np.concatenate([[0], np.cumsum(lengths)[:-1]])
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Window:
-    """Which samples of a waveform are looked at: every `step`-th, `length` of them, around the largest deflection."""
-
-    before: int
-    length: int
-    step: int
-    shift: int
-
-    def start(self, num_samples: int, *, peak: int) -> int:
-        """First sample of a waveform that is looked at, so that there is room for all shifts."""
-        latest = num_samples - self.shift - (self.length - 1) * self.step - 1
-        return int(np.clip(peak - self.before, self.shift, latest))
-
-    def cut(self, waveforms: np.ndarray, *, peak: int) -> np.ndarray:
-        """All shifts of waveforms, float32 [num_shifts, num_spikes, length * num_channels]."""
-        num_samples = waveforms.shape[1]
-        start = self.start(num_samples, peak=peak)
-        shifts = range(-self.shift, self.shift + 1)
-        places = [start + shift + self.step * np.arange(self.length) for shift in shifts]
-        return np.stack([waveforms[:, place].reshape(len(waveforms), -1) for place in places])
-
-
-def _read_slices(analyzer: SortingAnalyzer, *, channels: np.ndarray, scale: np.ndarray, seed: int) -> list[_Slice]:
-    """Stretches of the traces in units of noise, spread evenly."""
-    recording: Any = analyzer.recording
-    length = int(_SLICE_S * analyzer.sampling_frequency)
-    starts = [
-        (segment, start)
-        for segment in range(recording.get_num_segments())
-        for start in range(0, max(recording.get_num_samples(segment) - length, 1), length)
-    ]
-    if len(starts) > _NUM_SLICES:
-        chosen = np.random.default_rng(seed).choice(len(starts), _NUM_SLICES, replace=False)
-        starts = [starts[index] for index in np.sort(chosen)]
-    return [
-        _Slice(
-            segment=segment,
-            start=start,
-            traces=recording.get_traces(
-                segment_index=segment,
-                start_frame=start,
-                end_frame=min(start + length, recording.get_num_samples(segment)),
-                channel_ids=recording.channel_ids[channels],
-                return_in_uV=analyzer.return_in_uV,
-            ).astype("float32")
-            / scale,
-        )
-        for segment, start in starts
-    ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Slice:
-    segment: int
-    start: int
-    traces: np.ndarray
-
-    def times(self, trains: Sequence[np.ndarray]) -> np.ndarray:
-        """Spikes of one unit that are in it, from its start."""
-        train = trains[self.segment]
-        first, last = np.searchsorted(train, [self.start, self.start + len(self.traces)])
-        return train[first:last] - self.start
-
-
-def _noise_of(slices: Sequence[_Slice], trains: Sequence[Sequence[np.ndarray]], *, window: _Window) -> Whitener | None:
-    """Noise, where no unit has a spike and nothing is as large as one."""
-    busy, start = [], 0
-    for piece in slices:
-        large = np.flatnonzero(np.abs(piece.traces).max(axis=1) > _SPIKE_LEVEL)
-        # No window is to reach from one slice into the next.
-        busy += [start + times for times in (large, *(piece.times(train) for train in trains), np.zeros(1, dtype=int))]
-        start += len(piece.traces)
-    traces = np.concatenate([piece.traces for piece in slices])[:: window.step]
-    windows = noise_windows(traces, np.concatenate(busy) // window.step, num_samples=window.length)
-    return None if windows is None else Whitener.from_noise(windows)
-
-
-def _whitened_spikes(
-    waveforms: np.ndarray, *, times: np.ndarray, root: np.ndarray, window: _Window, nbefore: int
-) -> _UnitSpikes | None:
-    if len(waveforms) < _FEWEST_SPIKES:
-        return None
-    waveforms = waveforms.astype("float32")
-    mean = waveforms.mean(axis=0)
-    peak = int(np.abs(mean).max(axis=1).argmax())
-    shifted = window.cut(waveforms, peak=peak) @ root
-    mean = shifted[window.shift].mean(axis=0)
-    for _ in range(2):
-        distance = ((shifted - mean) ** 2).sum(axis=2)
-        best = distance.argmin(axis=0)
-        smallest = distance.min(axis=0)
-        near = smallest <= np.quantile(smallest, _NEAR_SHARE)
-        mean = shifted[best[near], np.flatnonzero(near)].mean(axis=0)
-    points = shifted[best, np.arange(len(best))]
-    # Each spike where it fits best, and all of them earlier and later by as much.
-    aligned = np.stack(
-        [np.roll(waveform, window.shift - at, axis=0) for waveform, at in zip(waveforms, best, strict=True)]
-    )
-    means = window.cut(aligned[near].mean(axis=0, keepdims=True), peak=peak)[:, 0] @ root
-    slope = means[window.shift + 1] - means[window.shift - 1]
-    num_parts = _NUM_PARTS if len(points) >= _NUM_PARTS * _FEWEST_IN_PART else 0
-    parts = [part for part in np.array_split(points, max(num_parts, 1))] if num_parts else []
-    return _UnitSpikes(
-        points=points,
-        mean=mean,
-        slope=slope,
-        shifted=means,
-        parts=np.array([part.mean(axis=0) for part in parts]),
-        part_sizes=np.array([len(part) for part in parts]),
-        part_times=np.array([np.median(part) for part in np.array_split(times, len(parts))] if parts else []),
-        offset=nbefore - window.start(waveforms.shape[1], peak=peak),
-    )
-
-
-def _alone(units: Sequence[_UnitSpikes]) -> dict[str, np.ndarray]:
+def _alone(units: Sequence[UnitSpikes]) -> dict[str, np.ndarray]:
     """What is known of a unit without the others."""
     rows = []
     for unit in units:
@@ -340,7 +177,7 @@ def _alone(units: Sequence[_UnitSpikes]) -> dict[str, np.ndarray]:
     return {name: np.array([row[name] for row in rows]) for name in rows[0]} if rows else {}
 
 
-def _among(units: Sequence[_UnitSpikes], *, sizes: np.ndarray) -> dict[str, np.ndarray]:
+def _among(units: Sequence[UnitSpikes], *, sizes: np.ndarray) -> dict[str, np.ndarray]:
     """How far units are from each other, and what they may have of each other's spikes."""
     num_units = len(units)
     everyone = np.stack([unit.shifted for unit in units])
@@ -360,7 +197,7 @@ def _misfit(points: np.ndarray, means: np.ndarray) -> np.ndarray:
     return (points**2).sum(axis=1)[:, None] - 2 * amplitude * products + amplitude**2 * squares
 
 
-def _overlap(units: Sequence[_UnitSpikes], *, sizes: np.ndarray) -> np.ndarray:
+def _overlap(units: Sequence[UnitSpikes], *, sizes: np.ndarray) -> np.ndarray:
     together = np.concatenate([unit.points for unit in units])
     together = together - together.mean(axis=0)
     dim = together.shape[1]
@@ -378,7 +215,7 @@ def _overlap(units: Sequence[_UnitSpikes], *, sizes: np.ndarray) -> np.ndarray:
 
 
 def _companions(
-    analyzer: SortingAnalyzer, units: Sequence[_UnitSpikes], trains: Sequence[list[np.ndarray]]
+    analyzer: SortingAnalyzer, units: Sequence[UnitSpikes], trains: Sequence[list[np.ndarray]]
 ) -> dict[str, np.ndarray]:
     """Other units that may be of the same neuron: it drifts from one to the other, or they never fire together."""
     num_samples = [analyzer.get_num_samples(segment) for segment in range(analyzer.get_num_segments())]
@@ -414,7 +251,7 @@ def _companions(
     return {"neighbour_approach": approach, "neighbour_balance": balance, "split_distance": split}
 
 
-def _approach(unit: _UnitSpikes, other: _UnitSpikes) -> float:
+def _approach(unit: UnitSpikes, other: UnitSpikes) -> float:
     """Smallest distance of parts of two units, beyond what noise makes it."""
     if not (len(unit.parts) and len(other.parts)):
         return float(np.linalg.norm(other.shifted - unit.mean, axis=1).min())
@@ -433,13 +270,13 @@ def _beyond_noise(difference: np.ndarray, size: int, other_size: int) -> float:
 
 
 def _in_traces(
-    slices: Sequence[_Slice],
-    units: Sequence[_UnitSpikes],
+    slices: Sequence[TraceSlice],
+    units: Sequence[UnitSpikes],
     *,
     trains: Sequence[list[np.ndarray]],
     everyone: Sequence[list[np.ndarray]],
     root: np.ndarray,
-    window: _Window,
+    window: Window,
     sampling_frequency: float,
     starts: np.ndarray,
 ) -> dict[str, np.ndarray]:
