@@ -59,7 +59,7 @@ LEFT_OUT = {
     "synchrony": "counts spikes of several units at the very same sample: many probes apart that is chance or a "
     "common input, on one tetrode it is what the sorter does where spikes overlap",
     "nearest_neighbor": "looks for neighbours among principal components, where units that are told apart by "
-    "their waveforms lie together; `nearer_share` looks at waveforms, in a tenth of the time",
+    "their waveforms lie together; `nearer_share` looks at waveforms, in less time",
     "nn_advanced": "looks for units within a radius, which on a tetrode are all, and takes longer than all others",
 }
 # Spikes of a unit whose waveforms are looked at: what tells units apart changes little with more.
