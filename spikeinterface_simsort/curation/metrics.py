@@ -64,6 +64,8 @@ LEFT_OUT = {
 }
 # Spikes of a unit whose waveforms are looked at: what tells units apart changes little with more.
 MAX_SPIKES_PER_UNIT = 300
+# Each second of the traces that holds one is filtered for it, and four channels are soon told apart.
+_SPIKES_FOR_MAIN_CHANNEL = 20
 # More channels without groups are no tetrode: then each unit is looked at where SpikeInterface finds it.
 _MOST_DENSE_CHANNELS = 8
 _BAND_HZ = (300.0, 6000.0)
@@ -298,7 +300,12 @@ def _main_channels(
         of_group = np.flatnonzero(groups == group)
         if len(of_group):
             units = sorting.select_units(sorting.unit_ids[of_group])
-            options = {"peak_sign": "both", "peak_mode": "extremum", "seed": seed}
+            options = {
+                "peak_sign": "both",
+                "peak_mode": "extremum",
+                "num_spikes_for_main_channel": _SPIKES_FOR_MAIN_CHANNEL,
+                "seed": seed,
+            }
             main = estimate_main_channel_from_recording(part, units, **options, **jobs)
             indices[of_group] = recording.ids_to_indices(part.channel_ids[main])
     return indices
