@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import spikeinterface as si
 from spikeinterface.comparison.comparisontools import make_match_count_matrix
-from spikeinterface.core import BaseSorting
+from spikeinterface.core import BaseRecording, BaseSorting
 
 from benchmarks.catalogue import DESCRIPTION_FILE, Dataset
 from benchmarks.runs import run_folder
@@ -18,7 +18,7 @@ from benchmarks.scores import detection_scores
 from benchmarks.spike_file import read_spikes
 from benchmarks.worker import SPIKES_FILE
 from spikeinterface_simsort.curation.labels import MIN_SPIKES, label_by_bombcell, label_by_thresholds
-from spikeinterface_simsort.curation.metrics import compute_metrics, make_analyzer
+from spikeinterface_simsort.curation.metrics import band_passed, compute_metrics, make_analyzer
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,9 @@ def true_labels(truth: BaseSorting, sorting: BaseSorting) -> pd.DataFrame:
     return table
 
 
-def labelled_units(dataset: Dataset, sorter: str, *, runs: Path) -> pd.DataFrame:
+def labelled_units(
+    dataset: Dataset, sorter: str, *, runs: Path, recording: BaseRecording | None = None
+) -> pd.DataFrame:
     """Measure the units that a sorter found, and label them.
 
     Parameters
@@ -75,6 +77,8 @@ def labelled_units(dataset: Dataset, sorter: str, *, runs: Path) -> pd.DataFrame
         Which sorter.
     runs : Path
         Of all runs, see `benchmarks.runs`.
+    recording : BaseRecording, optional
+        Of the dataset, where it was read before.
 
     Returns
     -------
@@ -90,7 +94,9 @@ def labelled_units(dataset: Dataset, sorter: str, *, runs: Path) -> pd.DataFrame
     if not found:
         return pd.DataFrame(columns=KEYS)
     sorting = sorting.select_units(found)
-    analyzer = make_analyzer(si.load(dataset.folder / "recording"), sorting)
+    if recording is None:
+        recording = si.load(dataset.folder / "recording")
+    analyzer = make_analyzer(recording, sorting)
     table = compute_metrics(analyzer)
     labels = {
         "thresholds": label_by_thresholds(table),
@@ -125,12 +131,17 @@ def collect_units(
     tables = []
     for dataset in datasets:
         ran = sorted(path.parent.name for path in (runs / dataset.family / dataset.name).glob(f"*/{SPIKES_FILE}"))
+        recording = None
         for sorter in [name for name in ran if sorters is None or name in sorters]:
             part = parts / f"{dataset.family}-{dataset.name}-{sorter}.csv"
             if not part.exists():
                 part.parent.mkdir(parents=True, exist_ok=True)
                 unfinished = part.with_suffix(".partial")
-                labelled_units(dataset, sorter, runs=runs).to_csv(unfinished, index=False)
+                # Metrics read the traces several times: filtered once, for all sorters.
+                if recording is None:
+                    recording = band_passed(si.load(dataset.folder / "recording")).save(format="memory")
+                table = labelled_units(dataset, sorter, runs=runs, recording=recording)
+                table.to_csv(unfinished, index=False)
                 unfinished.replace(part)
                 logger.info("%s/%s %s", dataset.family, dataset.name, sorter)
             # Names of units and recordings that are numbers stay as they are written.

@@ -9,12 +9,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import spikeinterface as si
+from spikeinterface.core import BaseRecording, BaseSorting, NumpySorting
 
 from benchmarks.recordings import tetrode_recording
 from benchmarks.runs import TIMEOUT_S, watch
@@ -65,7 +67,9 @@ class Measured:
     peak_mb: float
 
 
-def make_tetrodes(folder: Path, *, num_tetrodes: int, minutes: int, piece_s: float = PIECE_S) -> Path:
+def make_tetrodes(
+    folder: Path, *, num_tetrodes: int, minutes: int, piece_s: float = PIECE_S, num_units: int | None = None
+) -> tuple[Path, BaseSorting]:
     """Put tetrodes side by side, each a composed minute again and again, without writing more than those minutes.
 
     Parameters
@@ -78,37 +82,54 @@ def make_tetrodes(folder: Path, *, num_tetrodes: int, minutes: int, piece_s: flo
         How often the piece is repeated.
     piece_s : float
         Its length in s.
+    num_units : int, optional
+        Neurons near each tetrode; default `TrialConfig`'s.
 
     Returns
     -------
-    Path
+    recording : Path
         JSON file of a recording, int16 at 30 kHz, with the property ``group``.
+    truth : BaseSorting
+        Its neurons, with the property ``group``.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    pieces: list[Any] = []
-    for seed in range(min(NUM_PIECES, num_tetrodes)):
-        path = folder / f"piece_{piece_s:g}s_{seed}"
-        if not path.exists():
-            config = TrialConfig(duration_s=piece_s)
-            trial, _ = make_trial(config=config, seed=seed)
-            piece = tetrode_recording(
-                trial.get_traces(return_in_uV=True),
-                rate=config.sampling_frequency,
-                contacts_um=trial.get_channel_locations(),
-            )
-            partial = path.with_name(f"{path.name}.partial")
-            piece.save(folder=partial, overwrite=True, verbose=False, progress_bar=False)
-            partial.rename(path)
-        pieces.append(si.load(path))
-    parts = []
+    config = TrialConfig(duration_s=piece_s)
+    if num_units is not None:
+        config = replace(config, num_units=num_units)
+    pieces = [_make_piece(folder, config=config, seed=seed) for seed in range(min(NUM_PIECES, num_tetrodes))]
+    parts, trains, groups = [], {}, []
     for tetrode in range(num_tetrodes):
+        piece, sorting = pieces[tetrode % len(pieces)]
         names = [f"{tetrode}.{channel}" for channel in range(4)]
-        parts.append(si.concatenate_recordings([pieces[tetrode % len(pieces)]] * minutes).rename_channels(names))
+        parts.append(si.concatenate_recordings([piece] * minutes).rename_channels(names))
+        starts = piece.get_num_samples() * np.arange(minutes)[:, None]
+        for unit in sorting.unit_ids:
+            trains[len(trains)] = (starts + sorting.get_unit_spike_train(unit)).reshape(-1)
+            groups.append(tetrode)
     whole: Any = si.aggregate_channels(parts)
     whole.set_property("group", [tetrode for tetrode in range(num_tetrodes) for _ in range(4)])
-    path = folder / f"tetrodes_{num_tetrodes}x{minutes}x{piece_s:g}s.json"
+    path = folder / f"tetrodes_{num_tetrodes}x{minutes}x{piece_s:g}s_{config.num_units}.json"
     whole.dump(path)
-    return path
+    truth = NumpySorting.from_unit_dict([trains], whole.get_sampling_frequency())
+    truth.set_property("group", groups)
+    return path, truth
+
+
+def _make_piece(folder: Path, *, config: TrialConfig, seed: int) -> tuple[BaseRecording, BaseSorting]:
+    path = folder / f"piece_{config.duration_s:g}s_{config.num_units}_{seed}"
+    if not path.exists():
+        trial, truth = make_trial(config=config, seed=seed)
+        piece = tetrode_recording(
+            trial.get_traces(return_in_uV=True),
+            rate=config.sampling_frequency,
+            contacts_um=trial.get_channel_locations(),
+        )
+        partial = path.with_name(f"{path.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        piece.save(folder=partial / "recording", verbose=False, progress_bar=False)
+        truth.save(folder=partial / "truth")
+        partial.rename(path)
+    return si.load(path / "recording"), si.load(path / "truth")
 
 
 def measure(recording: Path, output: Path, *, way: str, n_jobs: int, one_thread: bool) -> Measured:
@@ -174,8 +195,8 @@ def compare(folder: Path, *, num_tetrodes: int, minutes: int, n_jobs: int, piece
     pandas.DataFrame
         A row a way, the fields of `Measured` and ``ratio``: throughput over that of the first row.
     """
-    one = make_tetrodes(folder / "data", num_tetrodes=1, minutes=minutes, piece_s=piece_s)
-    many = make_tetrodes(folder / "data", num_tetrodes=num_tetrodes, minutes=minutes, piece_s=piece_s)
+    one, _ = make_tetrodes(folder / "data", num_tetrodes=1, minutes=minutes, piece_s=piece_s)
+    many, _ = make_tetrodes(folder / "data", num_tetrodes=num_tetrodes, minutes=minutes, piece_s=piece_s)
     rows = []
     for way, recording, jobs, one_thread in (
         ("one tetrode, one thread", one, 1, True),

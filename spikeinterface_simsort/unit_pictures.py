@@ -229,8 +229,6 @@ def _compute_missing(
         wanted.update(_of_traces(analyzer, seed=seed))
     if readable and with_snr:
         wanted["noise_levels"] = {"random_slices_kwargs": {"seed": seed}}
-    if readable or analyzer.has_extension("templates"):
-        wanted["template_similarity"] = {"method": "cosine"}
     analyzer.compute({name: kwargs for name, kwargs in wanted.items() if not analyzer.has_extension(name)}, **given)
     if not analyzer.has_extension("waveforms") or analyzer.has_extension("principal_components"):
         return
@@ -271,13 +269,19 @@ def _extension(analyzer: SortingAnalyzer, name: str) -> Any:
 
 
 def _pictures(analyzer: SortingAnalyzer, *, channel_ids: list[Any], seed: int, num_planes: int) -> GroupPictures:
-    similarity = _extension(analyzer, "template_similarity").get_data()
     return GroupPictures(
         units=_unit_pictures(analyzer, channel_ids=channel_ids, seed=seed),
         planes=_planes(analyzer, channel_ids=channel_ids, num_planes=num_planes),
-        similarity=similarity,
+        similarity=_similarity(_extension(analyzer, "templates").get_data(operator="average")),
         snr=_snr(analyzer),
     )
+
+
+def _similarity(means: np.ndarray) -> np.ndarray:
+    """Cosines; SpikeInterface's extension would be compiled in every process, which takes longer than all the rest."""
+    flat = means.reshape(len(means), -1).astype("float64")
+    flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), np.finfo(float).tiny)
+    return flat @ flat.T
 
 
 def _snr(analyzer: SortingAnalyzer) -> dict[Any, float]:

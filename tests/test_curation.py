@@ -303,5 +303,6 @@ def test_probabilities_sum_to_one(metrics):
 
 
 def test_an_analyzer_of_spikeinterfaces_own(trial, sorting):
-    table = label_units(create_sorting_analyzer(sorting.select_units(["0", "1"]), trial[0], sparse=False))
-    assert table["quality"].tolist() == ["good", "good"]
+    true_units = sorting.select_units(["0", "1", "2", "3"])
+    table = label_units(create_sorting_analyzer(true_units, trial[0], sparse=False))
+    assert table["quality"].tolist() == ["good"] * 4

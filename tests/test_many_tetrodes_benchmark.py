@@ -20,7 +20,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_recording(folder: Path) -> None:
-    path = many_tetrodes.make_tetrodes(folder / "data", num_tetrodes=5, minutes=2, piece_s=2.0)
+    path, truth = many_tetrodes.make_tetrodes(folder / "data", num_tetrodes=5, minutes=2, piece_s=2.0, num_units=3)
     recording: Any = si.load(path)
     assert recording.get_num_channels() == 20 and recording.get_total_duration() == pytest.approx(4.0)
     assert recording.get_dtype() == "int16"
@@ -32,6 +32,9 @@ def test_recording(folder: Path) -> None:
     np.testing.assert_array_equal(traces[:, 16:], traces[:, :4])
     assert not np.array_equal(traces[:, 4:8], traces[:, :4])
     assert len(list((folder / "data").glob("piece_*"))) == 4
+    assert truth.get_num_units() == 15 and truth.get_property("group").tolist() == [n // 3 for n in range(15)]
+    train = truth.get_unit_spike_train(0)
+    np.testing.assert_array_equal(train[: len(train) // 2] + half, train[len(train) // 2 :])
 
 
 def test_rows(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Prior = Callable[[pd.DataFrame], np.ndarray]
 
 # Standard deviations of the coefficients about those of the prior classifier: what the labels do not ask for remains.
-_METRIC_SD, _PRIOR_SD, _BIAS_SD = 0.2, 0.25, 1.0
+_METRIC_SD, _PRIOR_SD, _BIAS_SD = 0.14, 0.25, 0.5
 # No classifier knows more than that.
 _LARGEST_LOG_ODDS = 4.0
 # A unit that is three times as likely good as not is called good, whatever the others are; and the other way round.

@@ -62,8 +62,8 @@ def companion_metrics(analyzer: SortingAnalyzer, *, seed: int = 0) -> pd.DataFra
             companion = int(similarity[index].argmax())
             table.loc[unit_id, "companion_similarity"] = similarity[index, companion]
             table.loc[unit_id, "companion_coincidence"] = coincidence_ratio(
-                _trains(analyzer, unit_id),
-                _trains(analyzer, unit_ids[companion]),
+                unit_trains(analyzer, unit_id),
+                unit_trains(analyzer, unit_ids[companion]),
                 num_samples=[analyzer.get_num_samples(segment) for segment in range(analyzer.get_num_segments())],
                 sampling_frequency=analyzer.sampling_frequency,
             )
@@ -161,7 +161,8 @@ def coincidence_ratio(
     return found / expected if expected >= _FEWEST_EXPECTED else np.nan
 
 
-def _trains(analyzer: SortingAnalyzer, unit_id: int | str) -> list[np.ndarray]:
+def unit_trains(analyzer: SortingAnalyzer, unit_id: int | str) -> list[np.ndarray]:
+    """Sample indices of a unit's spikes, int64, one train a segment."""
     sorting = analyzer.sorting
     return [
         sorting.get_unit_spike_train(unit_id, segment_index=segment) for segment in range(sorting.get_num_segments())
@@ -172,7 +173,7 @@ def _silent_share(analyzer: SortingAnalyzer, unit_id: int | str) -> float:
     counts = np.concatenate(
         [
             np.histogram(train, bins=_NUM_STRETCHES, range=(0, analyzer.get_num_samples(segment)))[0]
-            for segment, train in enumerate(_trains(analyzer, unit_id))
+            for segment, train in enumerate(unit_trains(analyzer, unit_id))
         ]
     )
     return float(np.mean(counts < _SILENT * counts.mean())) if counts.sum() >= _FEWEST_SPIKES else np.nan

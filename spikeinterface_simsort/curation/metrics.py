@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spikeinterface_simsort.curation.companions import COMPANION_METRICS, companion_metrics
+from spikeinterface_simsort.curation.isolation import ISOLATION_METRICS, isolation_metrics
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,7 +36,6 @@ QUALITY_METRICS = (
     "sd_ratio",
     "mahalanobis",
     "d_prime",
-    "nearest_neighbor",
     "silhouette",
 )
 TEMPLATE_METRICS = (
@@ -49,6 +49,7 @@ TEMPLATE_METRICS = (
     "waveform_widths",
     "waveform_baseline_flatness",
 )
+OWN_METRICS = {**COMPANION_METRICS, **ISOLATION_METRICS}
 # SpikeInterface's names, and why they are not computed.
 LEFT_OUT = {
     "velocity_fits": "fits a line to arrival times along a probe: a tetrode's four contacts lie on none",
@@ -57,10 +58,14 @@ LEFT_OUT = {
     "drift": "follows spikes along a probe: four contacts do not tell where a spike comes from to some ten micrometres",
     "synchrony": "counts spikes of several units at the very same sample: many probes apart that is chance or a "
     "common input, on one tetrode it is what the sorter does where spikes overlap",
+    "nearest_neighbor": "looks for neighbours among principal components, where units that are told apart by "
+    "their waveforms lie together; `nearer_share` looks at waveforms, in less time",
     "nn_advanced": "looks for units within a radius, which on a tetrode are all, and takes longer than all others",
 }
 # Spikes of a unit whose waveforms are looked at: what tells units apart changes little with more.
 MAX_SPIKES_PER_UNIT = 300
+# Each second of the traces that holds one is filtered for it, and four channels are soon told apart.
+_SPIKES_FOR_MAIN_CHANNEL = 20
 # More channels without groups are no tetrode: then each unit is looked at where SpikeInterface finds it.
 _MOST_DENSE_CHANNELS = 8
 _BAND_HZ = (300.0, 6000.0)
@@ -100,11 +105,8 @@ def make_analyzer(
         Without extensions; in uV where the recording's gains are known.
     """
     from spikeinterface.core import ChannelSparsity, create_sorting_analyzer
-    from spikeinterface.preprocessing import bandpass_filter
 
-    if not recording.is_filtered():
-        freq_max = min(_BAND_HZ[1], 0.45 * recording.get_sampling_frequency())
-        recording = bandpass_filter(recording, freq_min=_BAND_HZ[0], freq_max=freq_max, dtype="float32")
+    recording = band_passed(recording)
     jobs = {"n_jobs": 1, "progress_bar": False, **(job_kwargs or {})}
     options: dict[str, Any] = {"sparse": recording.get_num_channels() > _MOST_DENSE_CHANNELS}
     if not sorting.get_num_units():
@@ -119,6 +121,16 @@ def make_analyzer(
     return create_sorting_analyzer(
         sorting, recording, return_in_uV=recording.has_scaleable_traces(), seed=seed, job_kwargs=jobs, **options
     )
+
+
+def band_passed(recording: BaseRecording) -> BaseRecording:
+    """Lazily, 300 to 6000 Hz, but for what is filtered already (``recording.is_filtered()``)."""
+    from spikeinterface.preprocessing import bandpass_filter
+
+    if recording.is_filtered():
+        return recording
+    freq_max = min(_BAND_HZ[1], 0.45 * recording.get_sampling_frequency())
+    return bandpass_filter(recording, freq_min=_BAND_HZ[0], freq_max=freq_max, dtype="float32")
 
 
 def compute_metrics(
@@ -159,11 +171,8 @@ def compute_metrics(
         for name, params in _extensions(analyzer, seed=seed).items():
             if analyzer.has_extension(name):
                 continue
-            if not (analyzer.has_recording() or analyzer.has_temporary_recording()) and name in _READ_TRACES:
-                raise CurationError(
-                    f"The analyzer has no {name} and does not find its recording. Give it its recording "
-                    "(analyzer.set_temporary_recording), or compute what is missing where the recording is."
-                )
+            if name in _READ_TRACES:
+                _check_recording(analyzer, what=name)
             logger.debug("Computing %s.", name)
             options = {**params, **(jobs if name in _WITH_JOBS else {})}
             analyzer.compute_one_extension(name, save=name != _WITH_MODELS, **options)
@@ -171,7 +180,7 @@ def compute_metrics(
                 _save_without_models(analyzer)
         for name, wanted in (("quality_metrics", QUALITY_METRICS), ("template_metrics", TEMPLATE_METRICS)):
             _add_metrics(analyzer, name, wanted=wanted, seed=seed, jobs=jobs)
-        _add_companions(analyzer, seed=seed)
+        _add_own(analyzer, seed=seed)
     table = analyzer.get_metrics_extension_data().reindex(index=analyzer.unit_ids)
     return table.reindex(columns=[*columns, *(name for name in table.columns if name not in columns)])
 
@@ -189,7 +198,7 @@ def metric_columns() -> list[str]:
         for name in wanted
         for column in extension.get_metric_by_name(name).metric_columns
     ]
-    return [*columns, *COMPANION_METRICS]
+    return [*columns, *OWN_METRICS]
 
 
 _READ_TRACES = ("noise_levels", "waveforms", "templates", "spike_amplitudes")
@@ -207,6 +216,14 @@ def _extensions(analyzer: SortingAnalyzer, *, seed: int) -> dict[str, dict[str, 
         "spike_amplitudes": {},
         "principal_components": {"n_components": 3, "mode": "by_channel_local"},
     }
+
+
+def _check_recording(analyzer: SortingAnalyzer, *, what: str) -> None:
+    if not (analyzer.has_recording() or analyzer.has_temporary_recording()):
+        raise CurationError(
+            f"The analyzer has no {what} and does not find its recording. Give it its recording "
+            "(analyzer.set_temporary_recording), or compute what is missing where the recording is."
+        )
 
 
 def _save_without_models(analyzer: SortingAnalyzer) -> None:
@@ -250,12 +267,13 @@ def _called_uv(analyzer: SortingAnalyzer) -> Iterator[None]:
         analyzer.return_in_uV = in_uv
 
 
-def _add_companions(analyzer: SortingAnalyzer, *, seed: int) -> None:
+def _add_own(analyzer: SortingAnalyzer, *, seed: int) -> None:
     """Put the metrics of our own among the quality metrics, where SpikeInterface's classifiers find them."""
     extension = analyzer.get_extension("quality_metrics")
     metrics = extension.get_data()
-    if not set(COMPANION_METRICS) <= set(metrics.columns):
-        own = companion_metrics(analyzer, seed=seed)
+    if not set(OWN_METRICS) <= set(metrics.columns):
+        _check_recording(analyzer, what="isolation of units")
+        own = companion_metrics(analyzer, seed=seed).join(isolation_metrics(analyzer, seed=seed))
         extension.set_data("metrics", metrics.assign(**{name: own[name] for name in own}))
         if analyzer.format != "memory" and not analyzer.is_read_only():
             extension.save()
@@ -282,7 +300,12 @@ def _main_channels(
         of_group = np.flatnonzero(groups == group)
         if len(of_group):
             units = sorting.select_units(sorting.unit_ids[of_group])
-            options = {"peak_sign": "both", "peak_mode": "extremum", "seed": seed}
+            options = {
+                "peak_sign": "both",
+                "peak_mode": "extremum",
+                "num_spikes_for_main_channel": _SPIKES_FOR_MAIN_CHANNEL,
+                "seed": seed,
+            }
             main = estimate_main_channel_from_recording(part, units, **options, **jobs)
             indices[of_group] = recording.ids_to_indices(part.channel_ids[main])
     return indices

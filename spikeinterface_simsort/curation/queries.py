@@ -41,9 +41,9 @@ def query_units(
     strategy : {"random", "cal", "dal", "dcal"}
         ``random``: any. ``cal``, confidence-based (uncertainty sampling, Lewis and Gale 1994): nearest the boundary of
         the present classifier. ``dal``, discriminative (Gissin and Shalev-Shwartz 2019): those that look least like
-        what is labelled. ``dcal`` (Jiang et al. 2024): the sum of both ranks, weighted by how well labelled units can
-        be told from unlabelled ones. That is diversity as long as labels do not cover the units, the boundary when
-        they do.
+        what is labelled. ``dcal`` (Jiang et al. 2024): the sum of both ranks. The weight of the latter is how well
+        labelled units can be told from unlabelled ones, times the mean uncertainty of the unlabelled: diversity as long
+        as labels do not cover the units and the classifier knows little, the boundary when they do or it knows more.
     features : np.ndarray, float [num_units, num_features]
         On comparable scales, see `active.metric_features`.
     probability : np.ndarray, float [num_units]
@@ -77,13 +77,14 @@ def query_units(
     unlabelled = np.random.default_rng(seed).permutation(unlabelled)
     if strategy == "random" or len(unlabelled) == 0:
         return unlabelled[:num]
-    score = np.zeros(len(unlabelled))
+    score, uncertain = np.zeros(len(unlabelled)), uncertainty(probability[unlabelled])
     weight = 0.0
     if strategy != "cal":
         novelty, weight = discriminate(features, is_labelled=is_labelled, seed=seed)
-        weight = 1.0 if strategy == "dal" else weight
+        # What the classifier is sure of from the start need not be explored.
+        weight = 1.0 if strategy == "dal" else weight * float(uncertain.mean())
         score += weight * _ranks(novelty[unlabelled])
-    score += (1.0 - weight) * _ranks(uncertainty(probability[unlabelled]))
+    score += (1.0 - weight) * _ranks(uncertain)
     return unlabelled[np.argsort(-score, kind="stable")[:num]]
 
 
