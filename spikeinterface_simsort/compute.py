@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Generator
+import tempfile
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from spikeinterface.core import BaseRecording, get_global_job_kwargs
 from spikeinterface.core.job_tools import fix_job_kwargs, get_usable_cpu_count
@@ -123,6 +126,35 @@ def run_nodes(recording: BaseRecording, nodes: list[PipelineNode], *, job_kwargs
     arguments = job_arguments(job_kwargs)
     with one_thread_each(arguments["n_jobs"]):
         return run_node_pipeline(recording, nodes, arguments, job_name=job_name)
+
+
+def run_nodes_to_disk(
+    recording: BaseRecording,
+    nodes: list[PipelineNode],
+    *,
+    job_kwargs: dict[str, Any],
+    job_name: str,
+    names: Sequence[str],
+) -> tuple[np.ndarray, ...]:
+    """Do the same with outputs that are too many for memory.
+
+    Parameters
+    ----------
+    recording, nodes, job_kwargs, job_name
+        See `run_nodes`.
+    names : sequence of str
+        Of the outputs, two or more.
+
+    Returns
+    -------
+    tuple of np.ndarray
+        Read-only, mapped from temporary files that have no name any more and go with the arrays.
+    """
+    arguments = job_arguments(job_kwargs)
+    with tempfile.TemporaryDirectory(prefix="simsort_") as folder, one_thread_each(arguments["n_jobs"]):
+        files = [Path(folder) / f"{name}.npy" for name in names]
+        outputs = run_node_pipeline(recording, nodes, arguments, job_name=job_name, gather_mode="npy", dest=files)
+        return tuple(map(np.asarray, outputs))
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from spikeinterface_simsort.compute import (
     limit_threads_in_workers,
     one_thread_each,
     run_nodes,
+    run_nodes_to_disk,
 )
 from spikeinterface_simsort.confidence import AccuracyModel, unit_features
 from spikeinterface_simsort.detection import NetworkPeakDetector
@@ -38,6 +40,8 @@ logger = logging.getLogger(__name__)
 
 # Deflections of one spike on two channels are no farther apart.
 _MAX_SHIFT_MS = 0.5
+# The waveforms of so many spikes, half a gigabyte, are kept in memory.
+_MOST_IN_MEMORY = 1_000_000
 
 
 def sort(recording: BaseRecording, *, params: SimSortParams | None = None) -> NumpySorting:
@@ -173,7 +177,14 @@ def find_units(
             preprocessed, excerpt, peaks, waveforms, labels, weights=weights, params=params
         )
     if templates is not None:
-        peaks, waveforms, labels = match_templates(preprocessed, templates=templates, weights=weights, params=params)
+        spikes_per_s = len(peaks) / excerpt.recording.get_total_duration()
+        peaks, waveforms, labels = match_templates(
+            preprocessed,
+            templates=templates,
+            weights=weights,
+            params=params,
+            num_expected=spikes_per_s * preprocessed.get_total_duration(),
+        )
     elif not excerpt.is_whole:
         peaks, waveforms, labels = find_clusters(preprocessed, weights=weights, params=params)
     units = refine(
@@ -337,7 +348,12 @@ def templates_of_clusters(
 
 
 def match_templates(
-    preprocessed: BaseRecording, *, templates: Templates, weights: Weights, params: SimSortParams
+    preprocessed: BaseRecording,
+    *,
+    templates: Templates,
+    weights: Weights,
+    params: SimSortParams,
+    num_expected: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Find the spikes of templates, overlapping ones too.
 
@@ -351,6 +367,8 @@ def match_templates(
         The networks, whose sampling frequency it uses.
     params : SimSortParams
         Resolved; uses `job_kwargs`.
+    num_expected : float
+        Spikes there will be, about: of very many, all that is returned is mapped from a temporary file.
 
     Returns
     -------
@@ -358,9 +376,10 @@ def match_templates(
         Of the spikes found, as from `find_clusters`.
     """
     detector = TemplatePeakDetector(preprocessed, templates=templates, grid=_grid(preprocessed, weights))
-    peaks, labels, waveforms = run_nodes(
-        preprocessed, [detector], job_kwargs=params.job_kwargs, job_name="match templates"
-    )
+    run = run_nodes
+    if num_expected > _MOST_IN_MEMORY:
+        run = partial(run_nodes_to_disk, names=("peaks", "labels", "waveforms"))
+    peaks, labels, waveforms = run(preprocessed, [detector], job_kwargs=params.job_kwargs, job_name="match templates")
     return peaks, waveforms, labels
 
 
