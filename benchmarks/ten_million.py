@@ -22,7 +22,7 @@ from spikeinterface_simsort.simulation.trials import make_trial
 
 NUM_SPIKES = 10_000_000
 PIECE_S = 60.0
-NUM_UNITS, RATE_HZ = 8, 60.0
+NUM_UNITS, RATE_HZ = 5, 40.0
 _TIMEOUT_S = 24 * 3600.0
 # A process of its own: what it imports and compiles counts.
 _SORT = """
