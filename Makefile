@@ -22,7 +22,7 @@ test: $(VENV)/.installed-dev $(TREE) ## Run the static checks and all tests but 
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	cd $(TREE) && $(BIN)/lint-imports --config $(CURDIR)/pyproject.toml --no-cache
 	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml $(PACKAGE) simulation training
-	$(BIN)/pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadscope
 
 audit: $(VENV)/.installed-dev ## Look up known vulnerabilities of all that is installed (needs a network).
 	@mkdir -p build

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Generator
+import tempfile
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from inspect import signature
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from loky import cpu_count
 from spikeinterface.core import BaseRecording, get_global_job_kwargs
-from spikeinterface.core.job_tools import fix_job_kwargs, get_usable_cpu_count
+from spikeinterface.core.job_tools import fix_job_kwargs
 from spikeinterface.core.node_pipeline import PipelineNode, run_node_pipeline
 
 from spikeinterface_simsort.params import ParameterError
@@ -86,7 +91,7 @@ def job_arguments(job_kwargs: dict[str, Any]) -> dict[str, Any]:
     if get_global_job_kwargs().get("n_jobs") == 1 and "n_jobs" not in job_kwargs:
         # Whose siblings use the other cores has one.
         is_worker = multiprocessing.parent_process() is not None
-        defaults["n_jobs"] = 1 if is_worker else min(get_usable_cpu_count(), _MAX_JOBS)
+        defaults["n_jobs"] = 1 if is_worker else min(cpu_count(), _MAX_JOBS)
     if "pool_engine" not in job_kwargs:
         # The networks compute outside the interpreter's lock, and forked processes cannot share torch's threads.
         defaults["pool_engine"] = "thread"
@@ -123,6 +128,37 @@ def run_nodes(recording: BaseRecording, nodes: list[PipelineNode], *, job_kwargs
     arguments = job_arguments(job_kwargs)
     with one_thread_each(arguments["n_jobs"]):
         return run_node_pipeline(recording, nodes, arguments, job_name=job_name)
+
+
+def run_nodes_to_disk(
+    recording: BaseRecording,
+    nodes: list[PipelineNode],
+    *,
+    job_kwargs: dict[str, Any],
+    job_name: str,
+    names: Sequence[str],
+) -> tuple[np.ndarray, ...]:
+    """Do the same with outputs that are too many for memory.
+
+    Parameters
+    ----------
+    recording, nodes, job_kwargs, job_name
+        See `run_nodes`.
+    names : sequence of str
+        Of the outputs, two or more.
+
+    Returns
+    -------
+    tuple of np.ndarray
+        Read-only, mapped from temporary files that have no name any more and go with the arrays.
+    """
+    arguments = job_arguments(job_kwargs)
+    with tempfile.TemporaryDirectory(prefix="simsort_") as folder, one_thread_each(arguments["n_jobs"]):
+        # SpikeInterface 0.104 has another word for it.
+        destination = "dest" if "dest" in signature(run_node_pipeline).parameters else "folder"
+        where: dict[str, Any] = {destination: Path(folder) / "outputs", "names": list(names)}
+        outputs = run_node_pipeline(recording, nodes, arguments, job_name=job_name, gather_mode="npy", **where)
+        return tuple(map(np.asarray, outputs))
 
 
 @contextmanager

@@ -151,7 +151,6 @@ def unit_features(
     if not units:
         return np.empty((0, len(FEATURES)))
     starts = np.concatenate([[0], np.cumsum(num_frames)])
-    frames, separated = peaks["sample_index"] + starts[peaks["segment_index"]], separated_times(peaks)
     rng = np.random.default_rng(seed)
     samples = [_sample(waveforms, unit.spikes, rng=rng) for unit in units]
     sizes = np.array([len(unit.spikes) for unit in units])
@@ -160,9 +159,11 @@ def unit_features(
             np.full(len(units), float(is_matched)),
             np.log([1 - unit.probability + _LEAST_SHARE for unit in units]),
             np.log(sizes * sampling_frequency / starts[-1]),
-            [_unevenness(frames[unit.spikes], num_frames=starts[-1]) for unit in units],
+            [_unevenness(_run_on_frames(peaks[unit.spikes], starts), num_frames=starts[-1]) for unit in units],
             [
-                _violations(separated[unit.spikes], sampling_frequency=sampling_frequency, num_frames=starts[-1])
+                _violations(
+                    separated_times(peaks[unit.spikes]), sampling_frequency=sampling_frequency, num_frames=starts[-1]
+                )
                 for unit in units
             ],
             np.log([max(unit.snr, 1.0) for unit in units]),
@@ -176,6 +177,11 @@ def _sample(waveforms: np.ndarray, spikes: np.ndarray, *, rng: np.random.Generat
     """Waveforms of as many spikes as are looked at, float32."""
     chosen = spikes if len(spikes) <= _SPIKES_PER_UNIT else rng.choice(spikes, _SPIKES_PER_UNIT, replace=False)
     return np.clip(waveforms[chosen].astype("float32"), -_LARGEST, _LARGEST)
+
+
+def _run_on_frames(peaks: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Frames of peaks, each segment where the one before ended."""
+    return peaks["sample_index"] + starts[peaks["segment_index"]]
 
 
 def _unevenness(frames: np.ndarray, *, num_frames: int) -> float:

@@ -79,6 +79,9 @@ class NetworkPeakDetector(PeakDetector):
         """Frames on either side of a chunk: a whole window, and what a peak looks at beyond it."""
         return self.grid.margin_frames(self.window_samples + self.exclude_samples + 2 * self.align_samples + 2)
 
+    # As SpikeInterface 0.104 calls it.
+    get_trace_margin = get_margin
+
     def get_dtype(self) -> list[tuple[str, str]]:
         """Of peaks: SpikeInterface's, and the probability."""
         return peak_dtype

@@ -70,6 +70,9 @@ class NetworkEmbedder(PipelineNode):
         """Frames on either side of a chunk that a waveform may need."""
         return self.grid.margin_frames(self.num_samples + self.align_samples + 10)
 
+    # As SpikeInterface 0.104 calls it.
+    get_trace_margin = get_margin
+
     def compute(
         self,
         traces: np.ndarray,

@@ -45,6 +45,9 @@ class TemplatePeakDetector(PeakDetector):
         """Frames on either side of a chunk that have a say in its spikes."""
         return self.grid.margin_frames(self.templates.matcher.margin_samples())
 
+    # As SpikeInterface 0.104 calls it.
+    get_trace_margin = get_margin
+
     def get_dtype(self) -> list[tuple[str, str]]:
         """Of peaks: SpikeInterface's, and the probability."""
         return peak_dtype

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from spikeinterface_simsort.compute import (
     limit_threads_in_workers,
     one_thread_each,
     run_nodes,
+    run_nodes_to_disk,
 )
 from spikeinterface_simsort.confidence import AccuracyModel, unit_features
 from spikeinterface_simsort.detection import NetworkPeakDetector
@@ -38,6 +40,8 @@ logger = logging.getLogger(__name__)
 
 # Deflections of one spike on two channels are no farther apart.
 _MAX_SHIFT_MS = 0.5
+# The waveforms of so many spikes, half a gigabyte, are kept in memory.
+_MOST_IN_MEMORY = 1_000_000
 
 
 def sort(recording: BaseRecording, *, params: SimSortParams | None = None) -> NumpySorting:
@@ -66,10 +70,13 @@ def sort(recording: BaseRecording, *, params: SimSortParams | None = None) -> Nu
     params = (params or SimSortParams()).resolve()
     limit_threads_in_workers()
     weights = load_weights(params.weights, device=choose_device(params.device))
-    results = [
-        (group, part, *sort_group(part, weights=weights, params=params)) for group, part in split_groups(recording)
-    ]
-    return _as_sorting(recording, results)
+    found: list[tuple[Any, BaseRecording, Unit, list[np.ndarray]]] = []
+    for group, part in split_groups(recording):
+        peaks, units = sort_group(part, weights=weights, params=params)
+        # Where there are millions of peaks, nothing else of them is held any longer.
+        found += [(group, part, unit, _trains(peaks, unit, num_segments=part.get_num_segments())) for unit in units]
+        del peaks, units
+    return _as_sorting(recording, found)
 
 
 def sort_group(recording: BaseRecording, *, weights: Weights, params: SimSortParams) -> tuple[np.ndarray, list[Unit]]:
@@ -101,11 +108,11 @@ def sort_group(recording: BaseRecording, *, weights: Weights, params: SimSortPar
         ]
         all_peaks.append(peaks)
         num_peaks += len(peaks)
+    if len(all_peaks) == 1:
+        return all_peaks[0], all_units
     peaks = np.concatenate(all_peaks)
-    if len(all_peaks) > 1:
-        all_units.sort(key=lambda unit: -unit.snr)
-        all_units = remove_double_units(peaks, all_units, duplicate_frames=_duplicate_frames(recording, params))
-    return peaks, all_units
+    all_units.sort(key=lambda unit: -unit.snr)
+    return peaks, remove_double_units(peaks, all_units, duplicate_frames=_duplicate_frames(recording, params))
 
 
 def sort_block(recording: BaseRecording, *, weights: Weights, params: SimSortParams) -> tuple[np.ndarray, list[Unit]]:
@@ -175,7 +182,14 @@ def find_units(
             preprocessed, excerpt, peaks, waveforms, labels, weights=weights, params=params
         )
     if templates is not None:
-        peaks, waveforms, labels = match_templates(preprocessed, templates=templates, weights=weights, params=params)
+        spikes_per_s = len(peaks) / excerpt.recording.get_total_duration()
+        peaks, waveforms, labels = match_templates(
+            preprocessed,
+            templates=templates,
+            weights=weights,
+            params=params,
+            num_expected=spikes_per_s * preprocessed.get_total_duration(),
+        )
     elif not excerpt.is_whole:
         peaks, waveforms, labels = find_clusters(preprocessed, weights=weights, params=params)
     units = refine(
@@ -339,7 +353,12 @@ def templates_of_clusters(
 
 
 def match_templates(
-    preprocessed: BaseRecording, *, templates: Templates, weights: Weights, params: SimSortParams
+    preprocessed: BaseRecording,
+    *,
+    templates: Templates,
+    weights: Weights,
+    params: SimSortParams,
+    num_expected: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Find the spikes of templates, overlapping ones too.
 
@@ -353,6 +372,8 @@ def match_templates(
         The networks, whose sampling frequency it uses.
     params : SimSortParams
         Resolved; uses `job_kwargs`.
+    num_expected : float
+        Spikes there will be, about: of very many, all that is returned is mapped from a temporary file.
 
     Returns
     -------
@@ -360,9 +381,10 @@ def match_templates(
         Of the spikes found, as from `find_clusters`.
     """
     detector = TemplatePeakDetector(preprocessed, templates=templates, grid=_grid(preprocessed, weights))
-    peaks, labels, waveforms = run_nodes(
-        preprocessed, [detector], job_kwargs=params.job_kwargs, job_name="match templates"
-    )
+    run = run_nodes
+    if num_expected > _MOST_IN_MEMORY:
+        run = partial(run_nodes_to_disk, names=("peaks", "labels", "waveforms"))
+    peaks, labels, waveforms = run(preprocessed, [detector], job_kwargs=params.job_kwargs, job_name="match templates")
     return peaks, waveforms, labels
 
 
@@ -395,35 +417,36 @@ def _duplicate_frames(recording: BaseRecording, params: SimSortParams) -> int:
     return round(params.duplicate_ms * recording.get_sampling_frequency() / 1000)
 
 
+def _trains(peaks: np.ndarray, unit: Unit, *, num_segments: int) -> list[np.ndarray]:
+    """Frames of a unit's spikes in each segment."""
+    frames, segments = (peaks[name][unit.spikes] for name in ("sample_index", "segment_index"))
+    return [frames[segments == segment] for segment in range(num_segments)]
+
+
 def _as_sorting(
-    recording: BaseRecording, results: list[tuple[Any, BaseRecording, np.ndarray, list[Unit]]]
+    recording: BaseRecording, found: list[tuple[Any, BaseRecording, Unit, list[np.ndarray]]]
 ) -> NumpySorting:
     """Gather the units of all groups, with their properties."""
-    num_segments = recording.get_num_segments()
-    trains: list[dict[int, np.ndarray]] = [{} for _ in range(num_segments)]
-    names = ("main_channel_id", "snr", "probability", "predicted_accuracy", "group")
-    properties: dict[str, list[Any]] = {name: [] for name in names}
-    unit_id = 0
-    for group, part, peaks, units in results:
-        for unit in units:
-            spikes = peaks[unit.spikes]
-            for segment in range(num_segments):
-                trains[segment][unit_id] = spikes["sample_index"][spikes["segment_index"] == segment]
-            properties["main_channel_id"].append(part.channel_ids[unit.channel_index])
-            properties["snr"].append(unit.snr)
-            properties["probability"].append(unit.probability)
-            properties["predicted_accuracy"].append(unit.predicted_accuracy)
-            properties["group"].append(group)
-            unit_id += 1
-    rate = recording.get_sampling_frequency()
-    sorting = NumpySorting.from_unit_dict(trains, rate)
-    if not unit_id:
+    num_segments, rate = recording.get_num_segments(), recording.get_sampling_frequency()
+    by_segment = [
+        {unit_id: trains[segment] for unit_id, (*_, trains) in enumerate(found)} for segment in range(num_segments)
+    ]
+    sorting = NumpySorting.from_unit_dict(by_segment, rate)
+    if not found:
         sorting = NumpySorting(sorting.to_spike_vector(), rate, np.array([], dtype="int64"))
     # NumpySorting counts segments up to the last spike.
     for segment in range(sorting.get_num_segments(), num_segments):
         sorting.add_sorting_segment(SpikeVectorSortingSegment(sorting.to_spike_vector(), segment, sorting.unit_ids))
-    if not unit_id:
+    if not found:
         return sorting
+    properties = {
+        "main_channel_id": [part.channel_ids[unit.channel_index] for _, part, unit, _ in found],
+        **{
+            name: [getattr(unit, name) for _, _, unit, _ in found]
+            for name in ("snr", "probability", "predicted_accuracy")
+        },
+        "group": [group for group, *_ in found],
+    }
     for name, values in properties.items():
         sorting.set_property(name, np.array(values))
     return sorting

@@ -50,7 +50,8 @@ class WithSimSort(BasePreprocessor):
 
     def __init__(self, recording: BaseRecording) -> None:
         super().__init__(recording)
-        for segment in recording.segments:
+        # SpikeInterface 0.104 knows no `segments`, later versions know both.
+        for segment in recording._recording_segments:
             self.add_recording_segment(_SameTraces(segment))
         self._kwargs = {"recording": recording}
 

@@ -35,7 +35,8 @@ class SilenceSaturated(BasePreprocessor):
     def __init__(self, recording: BaseRecording, raw: BaseRecording, lower: Any, upper: Any) -> None:
         super().__init__(recording)
         bounds = np.array(lower, dtype="float64"), np.array(upper, dtype="float64")
-        for segment, raw_segment in zip(recording.segments, raw.segments, strict=True):
+        # SpikeInterface 0.104 knows no `segments`, later versions know both.
+        for segment, raw_segment in zip(recording._recording_segments, raw._recording_segments, strict=True):
             self.add_recording_segment(_SilencedSegment(segment, raw_segment, bounds, recording.sampling_frequency))
         self._kwargs = {
             "recording": recording,

@@ -1,5 +1,6 @@
 """Fixtures that any test may ask for."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -11,6 +12,15 @@ from spikeinterface.core import BaseRecording, BaseSorting
 import spikeinterface_simsort  # noqa: F401  registers the sorter
 from spikeinterface_simsort.simulation.trial_config import TrialConfig
 from spikeinterface_simsort.simulation.trials import save_trial
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cheap_collections() -> None:
+    """Spare the garbage collector what lives already, modules above all.
+
+    SpikeInterface calls it for every second of a recording that it writes, and each call would look through it all.
+    """
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ torch = pytest.importorskip("torch")
 
 Trial = tuple[BaseRecording, BaseSorting]
 PARAMS = SimSortParams(device="cpu", job_kwargs={"progress_bar": False})
-STEPS = 12
+STEPS = 4
 NETWORKS = ("detector.safetensors", "embedder.safetensors")
 
 

@@ -1,9 +1,13 @@
 """What must not change a sorting: type, gain, chunks, and running it again."""
 
+import tempfile
+
 import numpy as np
 import pytest
 import spikeinterface.sorters as ss
 from spikeinterface.core import NumpyRecording
+
+from spikeinterface_simsort import pipeline
 
 
 def run(recording, folder, **kwargs):
@@ -60,6 +64,24 @@ def test_type_and_gain(integer_traces, reference, tmp_path, version):
 )
 def test_chunks(trial, sorted_trial, tmp_path, job_kwargs):
     assert trains(run(trial[0], tmp_path / "out", job_kwargs=job_kwargs)) == trains(sorted_trial)
+
+
+def test_spikes_that_are_kept_on_disk(trial, sorted_trial, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "_MOST_IN_MEMORY", 100)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    files = []
+    gather = pipeline.run_nodes_to_disk
+
+    def note_files(*args, **kwargs):
+        outputs = gather(*args, **kwargs)
+        files.extend(output.base.filename for output in outputs)
+        return outputs
+
+    monkeypatch.setattr(pipeline, "run_nodes_to_disk", note_files)
+    assert trains(pipeline.sort(trial[0])) == trains(sorted_trial)
+    # They were there, and are gone.
+    assert len(files) == 3 and all(str(tmp_path) in str(file) for file in files)
+    assert not list(tmp_path.iterdir())
 
 
 def test_again(trial, sorted_trial, tmp_path):

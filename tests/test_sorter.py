@@ -255,10 +255,3 @@ def test_dead_channel(trial, tmp_path, caplog, constant, params):
     assert "dead" in caplog.text
     assert len(sorting.unit_ids) >= 2
     assert 2 not in sorting.get_property("main_channel_id")
-
-
-def test_paper_preset(trial, tmp_path):
-    pytest.importorskip("umap")
-    recording, _ = trial
-    sorting = run(recording, tmp_path / "out", preset="paper")
-    assert len(sorting.unit_ids) >= 1

@@ -1,4 +1,4 @@
-"""The paper's networks inside the sorter: they need not have learned anything to be run."""
+"""The paper's preset, and its networks inside the sorter: they need not have learned anything to be run."""
 
 import pytest
 import spikeinterface.sorters as ss
@@ -44,7 +44,7 @@ def paper_weights(tmp_path_factory):
 def test_threshold_of_the_paper(trial, paper_weights):
     params = SimSortParams(preset="paper", weights=str(paper_weights), job_kwargs={"progress_bar": False}).resolve()
     weights = load_weights(params.weights)
-    preprocessed = preprocess(trial[0], params=params)
+    preprocessed = preprocess(trial[0].frame_slice(0, 3 * 30000), params=params)
     certain, _, _ = detect_and_embed(preprocessed, weights=weights, params=params)
     assert (certain["probability"] >= 0.97).all()
     likely = SimSortParams(preset="paper", detect_threshold=0.3, job_kwargs={"progress_bar": False}).resolve()
@@ -64,11 +64,17 @@ def test_run_sorter(trial, paper_weights, tmp_path):
     pytest.importorskip("umap")
     sorting = ss.run_sorter(
         "simsort",
-        trial[0].frame_slice(0, 5 * 30000),
+        trial[0].frame_slice(0, 2 * 30000),
         folder=tmp_path / "out",
         preset="paper",
         weights=str(paper_weights),
         detect_threshold=0.3,
         min_snr=0.0,
     )
+    assert len(sorting.unit_ids) >= 1
+
+
+def test_preset_with_the_bundled_weights(trial, tmp_path):
+    pytest.importorskip("umap")
+    sorting = ss.run_sorter("simsort", trial[0], folder=tmp_path / "out", preset="paper")
     assert len(sorting.unit_ids) >= 1
