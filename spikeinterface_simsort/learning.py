@@ -14,6 +14,7 @@ import numpy as np
 
 from spikeinterface_simsort.drift import Drift, follow
 from spikeinterface_simsort.excerpt import Excerpt
+from spikeinterface_simsort.regrouping import regroup
 from spikeinterface_simsort.resampling import SamplingGrid
 from spikeinterface_simsort.separation import Separation
 from spikeinterface_simsort.template_matching import TemplateMatcher
@@ -182,6 +183,7 @@ def learn_templates(
         return np.zeros(len(samples)) if drift is None else drift.at(stretch.seconds(samples))
 
     levels = np.zeros(1) if drift is None else _LEVELS
+    duration_s = len(stretch.traces) / stretch.sampling_frequency
     clusters = labels[stretch.chosen]
     trains = [stretch.spikes[clusters == cluster] for cluster in np.unique(clusters[clusters >= 0])]
     for learned in range(_NUM_ROUNDS):
@@ -202,17 +204,25 @@ def learn_templates(
         matches = matches[matcher.needed(stretch.traces, matches)[matches["template"]]]
         if not len(matches):
             return None
+        waveforms, seconds = matcher.cleaned_waveforms(stretch.traces, matches), stretch.seconds(matches["time"])
+        labels = matches["template"]
+        if learned == 0 and drift is not None:
+            labels, drift = regroup(
+                waveforms, seconds=seconds, duration_s=duration_s, drift=drift, whitener=whitener, seed=seed
+            )
         separation = Separation(
-            matcher.cleaned_waveforms(stretch.traces, matches),
-            matches["template"],
+            waveforms,
+            labels,
             displacement=displacement(matches["time"]),
-            seconds=stretch.seconds(matches["time"]),
-            duration_s=len(stretch.traces) / stretch.sampling_frequency,
+            seconds=seconds,
+            duration_s=duration_s,
             whitener=whitener,
             sampling_frequency=stretch.sampling_frequency,
             seed=seed,
         )
-        parts = matches["template"] if is_last else separation.split()
+        # Groups of a moving tissue are split in the next round, when their templates have been found.
+        is_whole = is_last or (learned == 0 and drift is not None)
+        parts = labels if is_whole else separation.split()
         # Where a unit drifts it keeps several templates: it is not merged before they are learned.
         merged, shifts = separation.merge(parts, take_turns=is_last)
         trains = [matches["time"][merged == unit] + shifts[merged == unit] for unit in np.unique(merged)]
