@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from spikeinterface_simsort.intervals import count_intervals
 from spikeinterface_simsort.peaks import SEGMENT_FRAMES, separated_times
 
 # Mean waveforms agree when what is left of the one, less the other, has so little of the larger's energy, and so much
@@ -126,11 +127,8 @@ def _shifted(rows: np.ndarray, by: int) -> np.ndarray:
 
 def _fire_together(times: np.ndarray, others: np.ndarray, *, sampling_frequency: float) -> bool:
     """Whether two trains leave as short intervals as two neurons do that know nothing of each other."""
-    times, others = np.sort(times), np.sort(others)
     near, far = (limit * sampling_frequency / 1000 for limit in _REFRACTORY_MS)
-    short = 0
-    for low, high in ((near, far), (-far, -near)):
-        short += int((np.searchsorted(others, times + high) - np.searchsorted(others, times + low)).sum())
+    short = count_intervals(times / sampling_frequency, others / sampling_frequency, between_ms=_REFRACTORY_MS)
     # Of spikes that lie anywhere between the first and the last of either, whatever the segment.
     span = max(float(np.ptp(np.concatenate([times, others]) % SEGMENT_FRAMES)), far)
     expected = len(times) * len(others) * 2 * (far - near) / span

@@ -14,12 +14,18 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import expit
-from scipy.stats import mannwhitneyu, poisson
 from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
 
 from spikeinterface_simsort.clustering import discriminant_axis
 from spikeinterface_simsort.drift import MovingMean, follow
+from spikeinterface_simsort.intervals import (
+    differ_by_pauses,
+    fire_in_turns,
+    fire_independently,
+    fire_together,
+    share_refractory_period,
+)
 from spikeinterface_simsort.template_matching import shift_matrix
 from spikeinterface_simsort.whitening import Whitener
 
@@ -40,26 +46,18 @@ _MAX_SHIFT_MS = 1.0
 _ALIGNED = 2.0
 # Two Gaussians of one width are better than one by this log likelihood, a spike and altogether, and lie so far apart.
 _LOG_LIKELIHOOD, _PER_SPIKE, _LEAST_GAP = 25.0, 0.01, 2.2
-# One neuron does not fire twice within these, in ms; two that know nothing of each other do. Less than this share of
-# what chance makes of it is one neuron's, and some other spikes.
-_REFRACTORY_MS, _LEAST_SHARE = (0.6, 2.0), 0.15
-# Spikes so near to each other that have to be expected before that is sure.
-_LEAST_EXPECTED = 6.0
-# One neuron's spikes that look like two neurons' leave out the first of these intervals, as the second ones tell how
-# often they fire near each other: there are less than such a share of what these make expected, and not by chance. Of
-# units that look more different chance has to be less likely.
-_RECOVERY_MS, _NEARBY_MS = (0.6, 3.0), (5.0, 50.0)
-_MOST_RECOVERED, _BY_CHANCE, _BY_CHANCE_IF_CLEAR = 0.15, 0.002, 0.0001
-# One neuron's spikes differ by less than this. If pauses before its halves' spikes are surely different, and these do
-# not fire together, they differ because of them.
-_VARIATION, _SURELY = 0.3, 1e-6
-# Two that do so may lie nearer to each other: neither is wider than most neurons of the recording by more than this.
+# One neuron's spikes differ by less than this. If pauses before its halves' spikes are different, and these do not fire
+# together, they differ because of them.
+_VARIATION = 0.3
+# Two neurons that look alike, or more different, are taken for one that fires in series by this chance.
+_BY_CHANCE, _BY_CHANCE_IF_CLEAR = 0.002, 0.0001
+# Two that fire together may lie nearer to each other: neither is wider than most neurons of the recording by more than
+# this.
 _LEAST_GAP_KNOWN, _MOST_WIDER = 1.5, 1.08
 _LEAST_WEIGHT, _NUM_STEPS = 0.04, 100
 _MIN_SPIKES_SPLIT = 30
-# Templates of a neuron that moves differ by less than this; it looks like one of them at a time.
-_DRIFT, _MOST_TOGETHER = 0.45, 0.35
-_BIN_S, _MIN_SPIKES_TURNS = 5.0, 50
+# Templates of a neuron that moves differ by less than this.
+_DRIFT = 0.45
 _MAX_DEPTH = 3
 
 
@@ -402,115 +400,6 @@ def are_two(points: np.ndarray, others: np.ndarray, *, widest: float = np.inf) -
     axis = discriminant_axis(points, others)
     along = np.concatenate([points, others]) @ (axis / max(float(np.linalg.norm(axis)), 1e-12))
     return is_bimodal(along, first=np.arange(len(along)) < len(points), widest=widest)
-
-
-def fire_in_turns(times: np.ndarray, others: np.ndarray) -> bool:
-    """Whether two units hardly ever fire in the same seconds, as one neuron's halves do that moves to and fro.
-
-    Parameters
-    ----------
-    times, others : np.ndarray, float64 [num_spikes]
-        In seconds.
-
-    Returns
-    -------
-    bool
-    """
-    if min(len(times), len(others)) < _MIN_SPIKES_TURNS:
-        return False
-    edges = np.arange(min(times.min(), others.min()), max(times.max(), others.max()) + _BIN_S, _BIN_S)
-    shares = [np.histogram(train, edges)[0] / len(train) for train in (times, others)]
-    return float(np.minimum(*shares).sum()) < _MOST_TOGETHER
-
-
-def fire_together(times: np.ndarray, others: np.ndarray, *, duration_s: float) -> bool:
-    """Whether spikes of two trains come as near to each other as those of one neuron do not.
-
-    Parameters
-    ----------
-    times, others : np.ndarray, float64 [num_spikes]
-        In seconds.
-    duration_s : float
-        Of the recording, in s.
-
-    Returns
-    -------
-    bool
-    """
-    near, far = _REFRACTORY_MS
-    chance = len(times) * len(others) * 2 * (far - near) / 1000 / duration_s
-    return _count_intervals(times, others, _REFRACTORY_MS) >= max(1.0, _LEAST_SHARE * chance)
-
-
-def differ_by_pauses(times: np.ndarray, others: np.ndarray) -> bool:
-    """Whether spikes belong to one train or the other by how long there was none of either before them.
-
-    A neuron's spikes are smaller and slower soon after another. Two neurons know nothing of each other's pauses.
-
-    Parameters
-    ----------
-    times, others : np.ndarray, float64 [num_spikes]
-        In seconds.
-
-    Returns
-    -------
-    bool
-    """
-    if min(len(times), len(others)) < _MIN_SPIKES_SPLIT:
-        return False
-    both = np.concatenate([times, others])
-    order = np.argsort(both, kind="stable")
-    # What differs by less than a sample does so by rounding.
-    pauses, is_first = np.diff(both[order]).round(4), order[1:] < len(times)
-    return float(mannwhitneyu(pauses[is_first], pauses[~is_first]).pvalue) < _SURELY
-
-
-def fire_independently(times: np.ndarray, others: np.ndarray) -> bool:
-    """Whether two trains surely are of two neurons, as they come as near to each other as chance has it.
-
-    Parameters
-    ----------
-    times, others : np.ndarray, float64 [num_spikes]
-        In seconds.
-
-    Returns
-    -------
-    bool
-    """
-    (near, far), (low, high) = _REFRACTORY_MS, _NEARBY_MS
-    expected = _count_intervals(times, others, _NEARBY_MS) * (far - near) / (high - low)
-    return expected >= _LEAST_EXPECTED and _count_intervals(times, others, _REFRACTORY_MS) >= expected / 2
-
-
-def share_refractory_period(times: np.ndarray, others: np.ndarray, *, by_chance: float = _BY_CHANCE) -> bool:
-    """Whether spikes of two trains come near to each other, but never as near as those of one neuron do not.
-
-    A neuron's spikes after a pause and in a series may look different, as if they were two neurons'.
-
-    Parameters
-    ----------
-    times, others : np.ndarray, float64 [num_spikes]
-        In seconds.
-    by_chance : float
-        Two neurons are taken for one so often.
-
-    Returns
-    -------
-    bool
-    """
-    (near, far), (low, high) = _RECOVERY_MS, _NEARBY_MS
-    expected = _count_intervals(times, others, _NEARBY_MS) * (far - near) / (high - low)
-    count = _count_intervals(times, others, _RECOVERY_MS)
-    return count < _MOST_RECOVERED * expected and float(poisson.cdf(count, expected)) < by_chance
-
-
-def _count_intervals(times: np.ndarray, others: np.ndarray, limits_ms: tuple[float, float]) -> int:
-    """Pairs of spikes of two trains, in seconds, so far apart, whichever comes first."""
-    near, far = (limit / 1000 for limit in limits_ms)
-    others, count = np.sort(others), 0
-    for low, high in ((near, far), (-far, -near)):
-        count += int((np.searchsorted(others, times + high) - np.searchsorted(others, times + low)).sum())
-    return count
 
 
 def is_bimodal(values: np.ndarray, *, first: np.ndarray, widest: float = np.inf) -> bool:

@@ -11,16 +11,7 @@ from spikeinterface_simsort.excerpt import choose_excerpt
 from spikeinterface_simsort.learning import Stretch, Templates, choose_stretch, learn_templates
 from spikeinterface_simsort.params import SimSortParams
 from spikeinterface_simsort.resampling import SamplingGrid
-from spikeinterface_simsort.separation import (
-    Difference,
-    Separation,
-    differ_by_pauses,
-    fire_in_turns,
-    fire_independently,
-    fire_together,
-    is_bimodal,
-    share_refractory_period,
-)
+from spikeinterface_simsort.separation import Difference, Separation, is_bimodal
 from spikeinterface_simsort.template_matching import TemplateMatcher, shift_matrix
 from spikeinterface_simsort.whitening import Whitener, noise_windows
 
@@ -393,47 +384,6 @@ def test_bimodal() -> None:
     assert not is_bimodal(values, first=np.zeros(1000, dtype=bool))
 
 
-def test_turns() -> None:
-    rng = np.random.default_rng(0)
-    early, late = rng.uniform(0, 50, 200), rng.uniform(50, 100, 200)
-    assert fire_in_turns(early, late)
-    assert not fire_in_turns(early, rng.uniform(0, 100, 200))
-    # Of a few spikes nothing is known.
-    assert not fire_in_turns(early[:20], late[:20])
-
-
-def test_only_two_neurons_fire_within_each_others_refractory_period() -> None:
-    rng = np.random.default_rng(0)
-    times, others = rng.uniform(0, 100, 600), rng.uniform(0, 100, 600)
-    assert fire_together(times, others, duration_s=100.0)
-    # 80 ms from each other, at least.
-    assert not fire_together(np.arange(600) / 6, np.arange(600) / 6 + 0.08, duration_s=100.0)
-    # One or two of many are other spikes.
-    mostly = np.concatenate([np.arange(600) / 6 + 0.08, [0.001]])
-    assert not fire_together(np.arange(600) / 6, mostly, duration_s=100.0)
-
-
-def test_one_neurons_spikes_differ_by_the_pauses_before_them() -> None:
-    rng = np.random.default_rng(3)
-    pauses = 0.005 + rng.exponential(0.1, 400)
-    times = np.cumsum(pauses)
-    soon = pauses + rng.normal(0, 0.03, 400) < 0.08
-    assert differ_by_pauses(times[soon], times[~soon])
-    others = rng.permutation(soon)
-    assert not differ_by_pauses(times[others], times[~others])
-    assert not differ_by_pauses(times[:20], times[20:])
-
-
-def test_two_neurons_fire_independently() -> None:
-    rng = np.random.default_rng(1)
-    times, others = rng.uniform(0, 100, 800), rng.uniform(0, 100, 800)
-    assert fire_independently(times, others)
-    # Of few spikes that is not sure, and one neuron's halves do not.
-    assert not fire_independently(times[:100], others[:100])
-    one = np.cumsum(0.003 + rng.exponential(0.05, 1600))
-    assert not fire_independently(one[::2], one[1::2])
-
-
 def test_alike_units_are_two_if_they_fire_independently(whitener: Whitener) -> None:
     large, alike = template((40, 24, 12, 8)), template((39, 21, 14, 6))
     rng = np.random.default_rng(2)
@@ -454,24 +404,6 @@ def test_alike_units_are_two_if_they_fire_independently(whitener: Whitener) -> N
             seed=0,
         )
         assert len(np.unique(separation.merge(separation.split(), take_turns=False)[0])) == num_units
-
-
-def test_spikes_of_one_neuron_share_their_refractory_period() -> None:
-    rng = np.random.default_rng(0)
-    intervals = 0.005 + rng.exponential(0.05, 4000)
-    times = np.cumsum(intervals)
-    # After a pause they look different.
-    paused = intervals > 0.03
-    assert share_refractory_period(times[paused], times[~paused])
-    others = rng.uniform(0, times[-1], 2000)
-    assert not share_refractory_period(times[paused], others)
-    # Of few spikes it is not known for sure.
-    few = times < times[400]
-    assert share_refractory_period(times[few & paused], times[few & ~paused], by_chance=0.3)
-    assert not share_refractory_period(times[few & paused], times[few & ~paused], by_chance=1e-9)
-    # A few spikes tell nothing, nor do neurons that never fire at the same time.
-    assert not share_refractory_period(times[paused][:60], times[~paused][:60])
-    assert not share_refractory_period(times[paused], times[~paused] + times[-1])
 
 
 def peaks_of(times: np.ndarray, *, segment: int = 0) -> np.ndarray:
