@@ -327,6 +327,8 @@ def templates_of_clusters(
     Templates or None
         None where no template can be learned.
     """
+    if not np.any(labels >= 0):
+        return None
     config, num_samples = weights.config["embedder"], int(weights.embedder.num_samples)  # pyright: ignore[reportArgumentType]
     stretch = choose_stretch(excerpt, peaks, grid=_grid(excerpt.recording, weights))
     noise = noise_windows(stretch.traces, stretch.spikes.round().astype("int64"), num_samples=num_samples)
