@@ -179,7 +179,7 @@ def measure(recording: Path, output: Path, *, way: str, n_jobs: int, one_thread:
 
 
 def compare(folder: Path, *, num_tetrodes: int, minutes: int, n_jobs: int, piece_s: float = PIECE_S) -> pd.DataFrame:
-    """Measure one tetrode with one thread and with all, and all tetrodes several at a time.
+    """Measure one tetrode with one thread and on all cores, and all tetrodes several at a time.
 
     Parameters
     ----------
@@ -200,7 +200,7 @@ def compare(folder: Path, *, num_tetrodes: int, minutes: int, n_jobs: int, piece
     rows = []
     for way, recording, jobs, one_thread in (
         ("one tetrode, one thread", one, 1, True),
-        ("one tetrode, all threads", one, 1, False),
+        ("one tetrode, all cores", one, n_jobs, False),
         (f"{num_tetrodes} tetrodes, {n_jobs} at a time", many, n_jobs, True),
     ):
         output = (

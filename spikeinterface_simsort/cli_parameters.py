@@ -40,7 +40,12 @@ def add_parameter_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--weights", metavar="SOURCE", help="bundled, a folder, or hf://owner/name@revision")
     group.add_argument("--device", help="auto (the default), cpu, cuda, cuda:1, mps")
     group.add_argument("--seed", type=int, help="seed of everything random (0)")
-    group.add_argument("--n-jobs", type=int, metavar="N", help="chunks that are worked on at a time (1; -1: all cores)")
+    group.add_argument(
+        "--n-jobs",
+        type=int,
+        metavar="N",
+        help="groups, or chunks of the only one, that are sorted at a time (one a core, up to 8; -1: all cores)",
+    )
     group.add_argument(
         "--set", metavar="NAME=VALUE", action="append", default=[], help="any other parameter; may be repeated"
     )

@@ -57,7 +57,7 @@ DIR will hold
 
 It appears when all is done: a run that fails leaves nothing behind.
 
-A recording with several groups (tetrodes) is sorted group by group, --n-jobs at a time. DIR then holds, from the start
+A recording with several groups (tetrodes) is sorted group by group, several at a time. DIR then holds, from the start
 and instead of sorter/,
   groups/     SpikeInterface's folder of each group that is done, an error text for each that failed
   run.json    which recording and parameters
@@ -68,8 +68,8 @@ _EPILOG = """\
 examples:
   simsort sort recording_folder --output sorted --report
   simsort sort session.raw --sampling-frequency 30000 --num-channels 4 --dtype int16 --gain-uv 0.195 --output sorted
-  simsort sort session_folder --format openephys --stream-id 0 --group-size 4 --n-jobs 4 --output sorted
-      four tetrodes at a time; again, to go on after an interruption
+  simsort sort session_folder --format openephys --stream-id 0 --group-size 4 --output sorted
+      several tetrodes at a time; again, to go on after an interruption
   simsort sort recording_folder --set detect_threshold=0.6 --set min_spikes=50 --output sorted --overwrite
 """
 
@@ -121,7 +121,7 @@ def _sort(args: argparse.Namespace) -> int:
         )
     sys.stdout.write(summarise(rows, folder=output))
     if args.report:
-        _add_page(output, args=args, n_jobs=params["job_kwargs"].get("n_jobs", 1))
+        _add_page(output, args=args, n_jobs=_num_jobs(params))
     return 0
 
 
@@ -130,7 +130,7 @@ def _sort_groups(recording: BaseRecording, *, output: Path, params: dict[str, An
     from spikeinterface_simsort.group_runs import GroupsFailedError, sort_by_group
 
     job_kwargs = dict(params["job_kwargs"])
-    n_jobs = job_kwargs.pop("n_jobs", 1)
+    n_jobs = job_kwargs.pop("n_jobs", None)
     failed = None
     try:
         sorting = sort_by_group(
@@ -152,10 +152,16 @@ def _sort_groups(recording: BaseRecording, *, output: Path, params: dict[str, An
             path.replace(output / path.name)
     sys.stdout.write(summarise(rows, folder=output))
     if args.report:
-        _add_page(output, args=args, n_jobs=n_jobs)
+        _add_page(output, args=args, n_jobs=_num_jobs(params))
     if failed is not None:
         raise CommandError(str(failed)) from failed
     return 0
+
+
+def _num_jobs(params: dict[str, Any]) -> int:
+    from spikeinterface_simsort.compute import job_arguments
+
+    return int(job_arguments(params["job_kwargs"])["n_jobs"])
 
 
 def _add_page(output: Path, *, args: argparse.Namespace, n_jobs: int) -> None:

@@ -75,7 +75,12 @@ class _Outcome:
 
 
 def sort_by_group(
-    recording: BaseRecording, folder: str | Path, *, n_jobs: int = 1, overwrite: bool = False, **sorter_params: Any
+    recording: BaseRecording,
+    folder: str | Path,
+    *,
+    n_jobs: int | None = None,
+    overwrite: bool = False,
+    **sorter_params: Any,
 ) -> BaseSorting:
     """Sort every group of a recording, several at a time, into one sorting; go on where an earlier call stopped.
 
@@ -89,10 +94,11 @@ def sort_by_group(
     folder : str or Path
         Where to. Holds ``sorting``, all units (``spikeinterface.load``); ``groups``, SpikeInterface's folder of each
         group, and for each that failed a file with the error; ``run.json``, of which recording and parameters.
-    n_jobs : int
+    n_jobs : int, optional
         Groups that are sorted at a time, each in a process of its own with one thread and up to 1 GB of memory; -1 for
         as many as there are cores. With 1, all is done in this process. Where there are fewer groups, each takes
-        several chunks at a time.
+        several chunks at a time. Default as for ``run_sorter("simsort", ...)``: as many as there are cores, up to 8,
+        unless SpikeInterface's global ``n_jobs`` says otherwise.
     overwrite : bool
         Start over, and remove what an earlier run left in the folder.
     **sorter_params
@@ -114,7 +120,7 @@ def sort_by_group(
 
     Examples
     --------
-    >>> sorting = sort_by_group(recording, "sorted", n_jobs=8)
+    >>> sorting = sort_by_group(recording, "sorted")
     """
     # Imported here, as importing the package must not import torch.
     from spikeinterface_simsort.compute import choose_device, job_arguments
@@ -123,7 +129,7 @@ def sort_by_group(
 
     params = SimSortParams.from_dict(sorter_params)
     job_arguments(params.job_kwargs)
-    num_jobs = job_arguments({"n_jobs": n_jobs})["n_jobs"]
+    num_jobs = job_arguments({} if n_jobs is None else {"n_jobs": n_jobs})["n_jobs"]
     check_recording(recording)
     if not (recording.check_serializability("json") or recording.check_serializability("pickle")):
         raise RecordingError("The recording is in memory only: save it first, recording = recording.save(folder=...).")

@@ -270,7 +270,7 @@ def sort_through_spikeinterface(recording: Any, case: Case, folder: Path) -> Any
 def sort_by_groups(recording: Any, case: Case, folder: Path) -> Any:
     saved = recording.save(folder=folder / "recording", verbose=False, progress_bar=False)
     try:
-        return sort_by_group(saved, folder / "out", **case.params)
+        return sort_by_group(saved, folder / "out", n_jobs=1, **case.params)
     except GroupsFailedError as error:
         # Each says what was wrong in the words of a RecordingError: those of others begin with their kind.
         assert all("Error:" not in message for message in error.failures.values()), error.failures

@@ -449,7 +449,7 @@ def test_raw_binary(
 
 def test_groups_of_channels(tmp_path: Path, sorted_recordings: list[BaseRecording], quick_picture: None) -> None:
     np.zeros((20000, 8), dtype="int16").tofile(tmp_path / "session.raw")
-    options = "--sampling-frequency 10000 --num-channels 8 --dtype int16 --group-size 4"
+    options = "--sampling-frequency 10000 --num-channels 8 --dtype int16 --group-size 4 --n-jobs 1"
     assert main(["sort", str(tmp_path / "session.raw"), "--output", str(tmp_path / "out"), *options.split()]) == 0
     first, second = sorted_recordings
     assert (first.get_property("group").tolist(), second.get_property("group").tolist()) == ([0] * 4, [1] * 4)

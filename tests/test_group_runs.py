@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ from spikeinterface_simsort.preprocessing import RecordingError
 from spikeinterface_simsort.run_folders import RunFolderError, run_folder
 from spikeinterface_simsort.weights import WeightsError
 from spikeinterface_simsort.workers import WorkerDiedError, map_in_workers
+
+sort_one_by_one = partial(sort_by_group, n_jobs=1)
 
 RATE = 30000.0
 
@@ -108,7 +111,7 @@ def test_what_is_done_is_kept(
     recording = make_groups(short, ["a", "b", "c"], broken=("b",)).save(folder=tmp_path / "recording")
     folder = tmp_path / "out"
     with caplog.at_level(logging.INFO), pytest.raises(GroupsFailedError, match="1 of 3 groups") as caught:
-        sort_by_group(recording, folder)
+        sort_one_by_one(recording, folder)
     assert caught.value.failures == {"b": "The recording holds NaN."}
     assert "group b: The recording holds NaN." in str(caught.value)
     assert str(folder / "sorting") in str(caught.value)
@@ -131,14 +134,14 @@ def test_what_is_done_is_kept(
     quick.clear()
     with pytest.MonkeyPatch.context() as context:
         context.setattr(np, "isnan", np.zeros_like)
-        again: Any = sort_by_group(recording, folder)
+        again: Any = sort_one_by_one(recording, folder)
     assert quick == ["b"]
     assert again.get_property("group").tolist() == ["a", "a", "b", "b", "c", "c"]
     assert again.get_property("snr").tolist() == [8.0, 4.0] * 3
     assert again.get_annotation("failed_groups") is None
     assert names(folder / "groups") == ["a", "b", "c"]
     quick.clear()
-    assert unit_count(sort_by_group(recording, folder)) == 6 and quick == []
+    assert unit_count(sort_one_by_one(recording, folder)) == 6 and quick == []
 
 
 def unit_count(sorting: Any) -> int:
@@ -148,7 +151,7 @@ def unit_count(sorting: Any) -> int:
 def test_all_groups_fail(short: BaseRecording, tmp_path: Path, quick: list[str]) -> None:
     recording = make_groups(short, ["a", "b"], broken=("a", "b")).save(folder=tmp_path / "recording")
     with pytest.raises(GroupsFailedError, match="Nothing was sorted") as caught:
-        sort_by_group(recording, tmp_path / "out")
+        sort_one_by_one(recording, tmp_path / "out")
     assert caught.value.sorting is None and list(caught.value.failures) == ["a", "b"]
     assert names(tmp_path / "out") == ["groups", "run.json"]
 
@@ -165,10 +168,10 @@ def test_group_without_units(short: BaseRecording, tmp_path: Path, monkeypatch: 
         return NumpySorting(nothing.to_spike_vector(), RATE, np.array([], dtype="int64"))
 
     monkeypatch.setattr("spikeinterface_simsort.pipeline.sort", find_in_b)
-    sorting: Any = sort_by_group(recording, tmp_path / "out")
+    sorting: Any = sort_one_by_one(recording, tmp_path / "out")
     assert sorting.get_property("group").tolist() == ["b"]
     # Nor need any have one.
-    nothing: Any = sort_by_group(recording.select_channels(recording.channel_ids[:4]), tmp_path / "none")
+    nothing: Any = sort_one_by_one(recording.select_channels(recording.channel_ids[:4]), tmp_path / "none")
     assert unit_count(nothing) == 0 and nothing.get_num_segments() == 1
 
 
@@ -180,7 +183,7 @@ def test_warnings_tell_their_group(
         return NumpySorting.from_unit_dict([{0: np.array([10])}], RATE)
 
     monkeypatch.setattr("spikeinterface_simsort.pipeline.sort", warn)
-    sort_by_group(make_groups(short, ["a", "b"]).save(folder=tmp_path / "recording"), tmp_path / "out")
+    sort_one_by_one(make_groups(short, ["a", "b"]).save(folder=tmp_path / "recording"), tmp_path / "out")
     assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [
         "Group a: Channels [5] are dead.",
         "Group b: Channels [5] are dead.",
@@ -191,7 +194,7 @@ def test_another_run_is_not_mixed_in(short: BaseRecording, tmp_path: Path, quick
     several = make_groups(short, ["a", "b"])
     recording = several.save(folder=tmp_path / "recording")
     folder = tmp_path / "out"
-    sort_by_group(recording, folder)
+    sort_one_by_one(recording, folder)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     traces = several.get_traces().copy()
     traces[-1] += 1.0
@@ -205,14 +208,14 @@ def test_another_run_is_not_mixed_in(short: BaseRecording, tmp_path: Path, quick
         (recording.select_channels(recording.channel_ids[:4]), {}, "channel_ids"),
     ):
         with pytest.raises(RunFolderError, match=f"differs in .*{message}.*overwrite"):
-            sort_by_group(another, folder, **params)
+            sort_one_by_one(another, folder, **params)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
     # Where it works, and how a copy of the recording was made, change nothing.
     quick.clear()
     copy = recording.save(folder=tmp_path / "copy")
-    sort_by_group(copy, folder, device="cpu", job_kwargs={"chunk_duration": "2s"})
+    sort_one_by_one(copy, folder, device="cpu", job_kwargs={"chunk_duration": "2s"})
     assert quick == []
-    assert unit_count(sort_by_group(recording, folder, overwrite=True, min_spikes=30)) == 4
+    assert unit_count(sort_one_by_one(recording, folder, overwrite=True, min_spikes=30)) == 4
     assert quick == ["a", "b"]
     assert json.loads((folder / "run.json").read_text())["parameters"]["min_spikes"] == 30
     assert names(folder) == ["groups", "run.json", "sorting"] and names(folder / "groups") == ["a", "b"]
@@ -242,10 +245,10 @@ def test_folders_that_are_refused(short: BaseRecording, tmp_path: Path, quick: l
         ("damaged", False, "cannot be read: start over"),
     ):
         with pytest.raises(RunFolderError, match=message):
-            sort_by_group(recording, tmp_path / name, overwrite=overwrite)
+            sort_one_by_one(recording, tmp_path / name, overwrite=overwrite)
     assert quick == [] and (tmp_path / "foreign" / "thesis.tex").exists()
     for name in ("single", "damaged"):
-        sort_by_group(recording, tmp_path / name, overwrite=True)
+        sort_one_by_one(recording, tmp_path / name, overwrite=True)
         assert names(tmp_path / name) == ["groups", "run.json", "sorting"]
 
 
@@ -253,15 +256,15 @@ def test_two_runs_at_once(short: BaseRecording, tmp_path: Path, quick: list[str]
     recording = make_groups(short, ["a", "b"]).save(folder=tmp_path / "recording")
     with run_folder(tmp_path / "out", description={"version": None}, overwrite=False):
         with pytest.raises(RunFolderError, match="Another run is at work"):
-            sort_by_group(recording, tmp_path / "out")
-    sort_by_group(recording, tmp_path / "out", overwrite=True)
+            sort_one_by_one(recording, tmp_path / "out")
+    sort_one_by_one(recording, tmp_path / "out", overwrite=True)
 
 
 def test_what_a_killed_run_left_is_swept_away(short: BaseRecording, tmp_path: Path, quick: list[str]) -> None:
     recording = make_groups(short, ["a", "b"]).save(folder=tmp_path / "recording")
     (tmp_path / "out" / "groups" / ".a-0123" / "sorter_output").mkdir(parents=True)
     (tmp_path / "out" / "groups" / ".run-0123").touch()
-    sort_by_group(recording, tmp_path / "out")
+    sort_one_by_one(recording, tmp_path / "out")
     assert names(tmp_path / "out" / "groups") == ["a", "b"]
 
 
@@ -277,7 +280,7 @@ def test_errors_that_are_all_groups_come_first(short: BaseRecording, tmp_path: P
         (several, {}, RecordingError, "in memory only: save it first"),
     ):
         with pytest.raises(error, match=message):
-            sort_by_group(bad, tmp_path / "out", **kwargs)
+            sort_one_by_one(bad, tmp_path / "out", **kwargs)
     assert quick == [] and not (tmp_path / "out").exists()
 
 
@@ -336,7 +339,7 @@ def test_command(
 ) -> None:
     make_groups(short, ["a", "b", "c"], broken=("b",)).save(folder=tmp_path / "recording")
     output = tmp_path / "out"
-    command = ["sort", str(tmp_path / "recording"), "--output", str(output)]
+    command = ["sort", str(tmp_path / "recording"), "--n-jobs", "1", "--output", str(output)]
     assert main(command) == 1
     captured = capsys.readouterr()
     assert re.search(r"Group a: 2 units in \d+ s \(1 of 3; about \d+ s left\)\.", captured.err)
@@ -382,7 +385,7 @@ def test_command_all_groups_fail(
     short: BaseRecording, tmp_path: Path, quick: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_groups(short, ["a", "b"], broken=("a", "b")).save(folder=tmp_path / "recording")
-    assert main(["sort", str(tmp_path / "recording"), "--output", str(tmp_path / "out")]) == 1
+    assert main(["sort", str(tmp_path / "recording"), "--n-jobs", "1", "--output", str(tmp_path / "out")]) == 1
     captured = capsys.readouterr()
     assert captured.out == "" and "2 of 2 groups could not be sorted. Nothing was sorted." in captured.err
     assert names(tmp_path / "out") == ["groups", "run.json"]

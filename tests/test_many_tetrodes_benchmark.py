@@ -58,7 +58,7 @@ def test_rows(
     table = pd.read_csv(tmp_path / "rows.csv")
     assert table["way"].tolist() == [
         "one tetrode, one thread",
-        "one tetrode, all threads",
+        "one tetrode, all cores",
         "3 tetrodes, 2 at a time",
     ]
     assert table["ratio"].tolist() == pytest.approx([1.0, 1.2, 3 * 12 / 16], rel=1e-3)
