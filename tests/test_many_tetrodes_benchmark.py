@@ -52,7 +52,7 @@ def test_rows(
     assert many_tetrodes.main(arguments) == 0
     assert [("OMP_NUM_THREADS=1" in command, command[-1]) for command in asked] == [
         (True, "1"),
-        (False, "1"),
+        (False, "2"),
         (True, "2"),
     ]
     table = pd.read_csv(tmp_path / "rows.csv")
