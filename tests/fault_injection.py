@@ -132,7 +132,7 @@ class Scenario:
         self.scratch = scratch
         self.output = scratch / "deeper" / "out"
         recording = recordings / ("several" if self.several else "single")
-        self.arguments = ["sort", str(recording), "--output", str(self.output), "--quiet"]
+        self.arguments = ["sort", str(recording), "--output", str(self.output), "--n-jobs", "1", "--quiet"]
         self.old = self._make_old() if self.overwrites else None
         self.num_steps = self._count()
         self.new = self.contents()

@@ -294,7 +294,7 @@ def test_report_of_a_sort(
     recording, _ = make_units(num_units=2)
     recording.save(folder=tmp_path / "session", verbose=False, progress_bar=False)
     output = tmp_path / "out"
-    options = ["--group-size", str(group_size), "--output", str(output), "-q"]
+    options = ["--group-size", str(group_size), "--n-jobs", "1", "--output", str(output), "-q"]
     assert main(["sort", str(tmp_path / "session"), *options, "--report"]) == 0
     page = output / "report.html"
     assert capsys.readouterr().out.splitlines()[-1] == str(page)
@@ -345,7 +345,7 @@ def test_failed_groups_are_told(tmp_path: Path, quick_sorter: None, monkeypatch:
     recording, _ = make_units(num_units=2)
     recording.save(folder=tmp_path / "session", verbose=False, progress_bar=False)
     output = tmp_path / "out"
-    options = ["--group-size", "2", "--output", str(output), "-q", "--report"]
+    options = ["--group-size", "2", "--n-jobs", "1", "--output", str(output), "-q", "--report"]
     assert main(["sort", str(tmp_path / "session"), *options]) == 1
     assert "Group 1 could not be sorted: It is raining." in text_of(output / "report.html")
     assert len(pictures_of(output / "report.html")) == 3
