@@ -13,10 +13,10 @@ from spikeinterface_simsort.cli_common import (
     add_logging_options,
     format_table,
     natural_int,
-    positive_int,
     require,
 )
-from spikeinterface_simsort.cli_units import read_traces
+from spikeinterface_simsort.cli_units import add_jobs_option, read_traces
+from spikeinterface_simsort.cores import default_num_jobs
 
 if TYPE_CHECKING:
     from spikeinterface.core import SortingAnalyzer
@@ -86,7 +86,7 @@ def add_annotate_parsers(subparsers: argparse._SubParsersAction[argparse.Argumen
     parser.add_argument("--address", default="localhost", help="that the page is served at (%(default)s)")
     parser.add_argument("--port", type=natural_int, default=0, help="(any that is free)")
     parser.add_argument("--no-browser", action="store_true", help="do not open the page, only tell its address")
-    parser.add_argument("--n-jobs", metavar="N", type=positive_int, default=1, help="processes (%(default)s)")
+    add_jobs_option(parser)
     add_logging_options(parser)
     parser.set_defaults(handler=_annotate)
 
@@ -118,7 +118,7 @@ def _annotate(args: argparse.Namespace) -> int:
     from spikeinterface_simsort.curation.models import CLASSES, classify
 
     analyzer = load_analyzer(folder, recording=args.recording)
-    jobs: dict[str, Any] = {"n_jobs": args.n_jobs, "progress_bar": args.progress_bar}
+    jobs: dict[str, Any] = {"n_jobs": args.n_jobs or default_num_jobs(), "progress_bar": args.progress_bar}
     metrics = compute_metrics(analyzer, job_kwargs=jobs)
     analyzer.compute([name for name in VIEW_EXTENSIONS if not analyzer.has_extension(name)], **jobs)
     learner = ActiveLearner(

@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spikeinterface_simsort.cli_common import CommandError, add_logging_options, format_table, positive_int, require
-from spikeinterface_simsort.cli_units import read_traces
+from spikeinterface_simsort.cli_common import CommandError, add_logging_options, format_table, require
+from spikeinterface_simsort.cli_units import add_jobs_option, read_traces
+from spikeinterface_simsort.cores import default_num_jobs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,7 +77,7 @@ def add_curate_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentPa
         help="also label by UnitRefine's models, noise from neurons and single neurons from several: folders, .skops "
         "files or owner/name on the HuggingFace hub (the published ones, for Neuropixels)",
     )
-    parser.add_argument("--n-jobs", metavar="N", type=positive_int, default=1, help="processes (%(default)s)")
+    add_jobs_option(parser)
     add_logging_options(parser)
     parser.set_defaults(handler=_curate)
 
@@ -104,7 +105,7 @@ def _curate(args: argparse.Namespace) -> int:
             f"{output / CURATION_FILE} exists: pass --overwrite to replace it, or name another --output."
         )
     thresholds = None if args.thresholds is None else _read_thresholds(args.thresholds.expanduser())
-    jobs: dict[str, Any] = {"n_jobs": args.n_jobs, "progress_bar": args.progress_bar}
+    jobs: dict[str, Any] = {"n_jobs": args.n_jobs or default_num_jobs(), "progress_bar": args.progress_bar}
     analyzer = _open_analyzer(source, output=output, recording=args.recording, jobs=jobs)
     logger.info("Measuring %d units.", len(analyzer.unit_ids))
     labels = label_units(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from spikeinterface_simsort.cli_common import CommandError, add_logging_options, require
 from spikeinterface_simsort.cli_units import add_units_options, read_traces
+from spikeinterface_simsort.cores import default_num_jobs
 
 _DESCRIPTION = """\
 Hand sorted units on to other programs, with their labels and all else that is known of them.
@@ -88,7 +89,7 @@ def _export(args: argparse.Namespace) -> int:
             curation=args.curation,
             copy_traces=not args.no_traces,
             overwrite=args.overwrite,
-            n_jobs=args.n_jobs,
+            n_jobs=args.n_jobs or default_num_jobs(),
         )
     else:
         export_nwb(

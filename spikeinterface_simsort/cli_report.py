@@ -8,6 +8,7 @@ from pathlib import Path
 
 from spikeinterface_simsort.cli_common import CommandError, add_logging_options
 from spikeinterface_simsort.cli_units import add_units_options, read_traces
+from spikeinterface_simsort.cores import default_num_jobs
 from spikeinterface_simsort.run_folders import GROUPS_FOLDER, REPORT_FILE, SORTING_FOLDER
 
 _DESCRIPTION = """\
@@ -21,7 +22,7 @@ group, principal components and how alike the units are.
 _EPILOG = """\
 examples:
   simsort report sorted                        writes sorted/report.html
-  simsort report sorted --n-jobs 4 --output page.html
+  simsort report sorted --output page.html
   simsort report analyzer.zarr --curation labels/curation.json
 """
 
@@ -64,7 +65,12 @@ def _report(args: argparse.Namespace) -> int:
     from spikeinterface_simsort.html_report import write_html_report
 
     page = write_html_report(
-        source, output, recording=recording, curation=args.curation, title=args.title, n_jobs=args.n_jobs
+        source,
+        output,
+        recording=recording,
+        curation=args.curation,
+        title=args.title,
+        n_jobs=args.n_jobs or default_num_jobs(),
     )
     sys.stdout.write(f"{page}\n")
     return 0

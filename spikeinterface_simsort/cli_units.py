@@ -30,7 +30,18 @@ def add_units_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--curation", metavar="FILE", type=Path, help="labels in SpikeInterface's format (SOURCE/curation.json)"
     )
-    parser.add_argument("--n-jobs", metavar="N", type=positive_int, default=1, help="processes (%(default)s)")
+    add_jobs_option(parser)
+
+
+def add_jobs_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--n-jobs``.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        Of a command.
+    """
+    parser.add_argument("--n-jobs", metavar="N", type=positive_int, help="processes (one a core, up to 8)")
 
 
 def read_traces(path: Path | None) -> BaseRecording | None:

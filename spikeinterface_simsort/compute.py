@@ -12,17 +12,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from loky import cpu_count
 from spikeinterface.core import BaseRecording, get_global_job_kwargs
 from spikeinterface.core.job_tools import fix_job_kwargs
 from spikeinterface.core.node_pipeline import PipelineNode, run_node_pipeline
 
+from spikeinterface_simsort.cores import default_num_jobs
 from spikeinterface_simsort.params import ParameterError
 
 # Long chunks spend little on their margins; 10 s of a tetrode are 5 MB.
 _CHUNK_DURATION = "10s"
-# More threads than these hardly help, as what is between the chunks is done by one.
-_MAX_JOBS = 8
 _CHUNK_KEYS = ("chunk_size", "chunk_memory", "total_memory", "chunk_duration")
 
 
@@ -91,7 +89,7 @@ def job_arguments(job_kwargs: dict[str, Any]) -> dict[str, Any]:
     if get_global_job_kwargs().get("n_jobs") == 1 and "n_jobs" not in job_kwargs:
         # Whose siblings use the other cores has one.
         is_worker = multiprocessing.parent_process() is not None
-        defaults["n_jobs"] = 1 if is_worker else min(cpu_count(), _MAX_JOBS)
+        defaults["n_jobs"] = 1 if is_worker else default_num_jobs()
     if "pool_engine" not in job_kwargs:
         # The networks compute outside the interpreter's lock, and forked processes cannot share torch's threads.
         defaults["pool_engine"] = "thread"
