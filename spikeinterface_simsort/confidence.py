@@ -168,7 +168,7 @@ def unit_features(
             ],
             np.log([max(unit.snr, 1.0) for unit in units]),
             np.log([_residual(sample, num_channels=units[0].template.shape[1]) for sample in samples]),
-            np.log(_overlap(samples, sizes) + _LEAST_SHARE),
+            np.log(overlap_shares(samples, sizes=sizes) + _LEAST_SHARE),
         ]
     )
 
@@ -219,8 +219,20 @@ def _widest(deviation: np.ndarray, num_directions: int) -> tuple[np.ndarray, np.
     return eigh(deviation.T @ deviation, subset_by_index=[max(dim - num_directions, 0), dim - 1])
 
 
-def _overlap(samples: Sequence[np.ndarray], sizes: np.ndarray) -> np.ndarray:
-    """Spikes that are taken for another unit's, either way, as a share of each unit's own."""
+def overlap_shares(samples: Sequence[np.ndarray], *, sizes: np.ndarray) -> np.ndarray:
+    """Spikes that are taken for another unit's, either way, as a share of each unit's own, were all units Gaussian.
+
+    Parameters
+    ----------
+    samples : sequence of np.ndarray, float [num_spikes, num_dimensions]
+        Spikes of each unit, in the same coordinates.
+    sizes : np.ndarray [num_units]
+        How many spikes each has in all.
+
+    Returns
+    -------
+    np.ndarray, float64 [num_units]
+    """
     together = np.concatenate(samples)
     _, axes = _widest(together - together.mean(axis=0), _DIMENSIONS)
     points = [sample @ axes for sample in samples]

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.linalg import eigh
 from scipy.ndimage import maximum_filter1d
-from scipy.stats import norm
 
-from spikeinterface_simsort.clustering import discriminant_axis
+from spikeinterface_simsort.confidence import overlap_shares
 from spikeinterface_simsort.curation.companions import coincidence_ratio, unit_trains
 from spikeinterface_simsort.curation.whitened_spikes import (
     TraceSlice,
@@ -57,7 +56,7 @@ _NEAR_SHARE = 0.8
 _ALIKE_SHARE, _ALIKE_FACTOR = 0.9, 2.0
 # Amplitudes of one neuron vary, as in bursts.
 _AMPLITUDES = (0.7, 1.3)
-_DIMENSIONS, _LEAST = 16, 1e-3
+_LEAST = 1e-3
 # Of more channels at a time, noise cannot be told from so few seconds; of fewer samples, a waveform not.
 _MOST_CHANNELS, _SHORTEST = 32, 4
 # Log odds from which on a waveform is sooner a spike than noise, as neurons fire every ten thousandth sample or so.
@@ -187,7 +186,11 @@ def _among(units: Sequence[UnitSpikes], *, sizes: np.ndarray) -> dict[str, np.nd
         nearest[index] = np.linalg.norm(others - unit.mean, axis=1).min()
         own = _misfit(unit.points, unit.mean[None])[:, 0]
         nearer[index] = np.mean(_misfit(unit.points, others).min(axis=1) < own)
-    return {"neighbour_distance": nearest, "nearer_share": nearer, "overlap_share": _overlap(units, sizes=sizes)}
+    return {
+        "neighbour_distance": nearest,
+        "nearer_share": nearer,
+        "overlap_share": overlap_shares([unit.points for unit in units], sizes=sizes),
+    }
 
 
 def _misfit(points: np.ndarray, means: np.ndarray) -> np.ndarray:
@@ -195,23 +198,6 @@ def _misfit(points: np.ndarray, means: np.ndarray) -> np.ndarray:
     products, squares = points @ means.T, (means**2).sum(axis=1)
     amplitude = np.clip(products / np.maximum(squares, _LEAST), *_AMPLITUDES)
     return (points**2).sum(axis=1)[:, None] - 2 * amplitude * products + amplitude**2 * squares
-
-
-def _overlap(units: Sequence[UnitSpikes], *, sizes: np.ndarray) -> np.ndarray:
-    together = np.concatenate([unit.points for unit in units])
-    together = together - together.mean(axis=0)
-    dim = together.shape[1]
-    axes = eigh(together.T @ together, subset_by_index=[max(dim - _DIMENSIONS, 0), dim - 1])[1]
-    points = [unit.points @ axes for unit in units]
-    wrong = np.zeros(len(units))
-    for unit, own in enumerate(points):
-        for other, others in enumerate(points[:unit]):
-            difference = others.mean(axis=0) - own.mean(axis=0)
-            distance = np.sqrt(max(difference @ discriminant_axis(own, others), 1e-12))
-            # Of two Gaussians, the larger one gets more of what lies between them.
-            middle = distance / 2 + np.log(sizes[unit] / sizes[other]) / distance
-            wrong[[unit, other]] += sizes[unit] * norm.sf(middle) + sizes[other] * norm.cdf(middle - distance)
-    return wrong / sizes
 
 
 def _companions(
