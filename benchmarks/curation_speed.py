@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ import spikeinterface as si
 from spikeinterface.core import BaseSorting
 
 from benchmarks.many_tetrodes import make_tetrodes
-from benchmarks.runs import TIMEOUT_S, watch
+from benchmarks.runs import TIMEOUT_S, watch_or_raise
 from spikeinterface_simsort.run_folders import GROUPS_FOLDER, SORTING_FOLDER
 
 
@@ -73,9 +72,7 @@ def measure(source: Path, *, n_jobs: int) -> pd.DataFrame:
     for name in ("curate", "report"):
         command = [sys.executable, "-m", "spikeinterface_simsort.cli", name, str(source), "--n-jobs", str(n_jobs)]
         log = source.with_name(f"{name}.log")
-        seconds, peak_mb, code = watch(command, log=log, timeout_s=TIMEOUT_S)
-        if code != 0:
-            raise subprocess.CalledProcessError(code or -1, command, output=log.read_text(encoding="utf-8"))
+        seconds, peak_mb = watch_or_raise(command, log=log, timeout_s=TIMEOUT_S)
         rows.append({"command": name, "seconds": seconds, "peak_mb": peak_mb})
     return pd.DataFrame(rows)
 

@@ -6,7 +6,6 @@ import argparse
 import json
 import logging
 import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,7 +18,7 @@ import spikeinterface as si
 from spikeinterface.core import BaseRecording, BaseSorting, NumpySorting
 
 from benchmarks.recordings import tetrode_recording
-from benchmarks.runs import TIMEOUT_S, watch
+from benchmarks.runs import TIMEOUT_S, watch_or_raise
 from spikeinterface_simsort.simulation.trial_config import TrialConfig
 from spikeinterface_simsort.simulation.trials import make_trial
 
@@ -165,9 +164,7 @@ def measure(recording: Path, output: Path, *, way: str, n_jobs: int, one_thread:
     # A run that was stopped would go on, and seem fast.
     shutil.rmtree(output, ignore_errors=True)
     command = ["env", *unset, *threads, sys.executable, "-c", _SORT, str(recording), str(output), str(n_jobs)]
-    seconds, peak, code = watch(command, log=output.with_suffix(".log"), timeout_s=TIMEOUT_S)
-    if code != 0:
-        raise subprocess.CalledProcessError(code or -1, command, output=output.with_suffix(".log").read_text())
+    seconds, peak = watch_or_raise(command, log=output.with_suffix(".log"), timeout_s=TIMEOUT_S)
     return Measured(
         way=way,
         tetrodes=num_tetrodes,

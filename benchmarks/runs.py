@@ -222,6 +222,30 @@ def watch(command: list[str], *, log: Path, timeout_s: float) -> tuple[float, fl
     return time.perf_counter() - start, peak, code
 
 
+def watch_or_raise(command: list[str], *, log: Path, timeout_s: float) -> tuple[float, float]:
+    """Do the same with a process that has to succeed.
+
+    Parameters
+    ----------
+    command, log, timeout_s
+        See `watch`.
+
+    Returns
+    -------
+    seconds : float
+    peak_mb : float
+
+    Raises
+    ------
+    subprocess.CalledProcessError
+        It failed, or took too long; with what it wrote.
+    """
+    seconds, peak_mb, code = watch(command, log=log, timeout_s=timeout_s)
+    if code != 0:
+        raise subprocess.CalledProcessError(code or -1, command, output=log.read_text(encoding="utf8"))
+    return seconds, peak_mb
+
+
 def _memory_mb(process: psutil.Process) -> float:
     """Memory of a process and all that it has started; what several share counts once, where the system tells."""
     total = 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -16,7 +15,7 @@ import pandas as pd
 import spikeinterface as si
 
 from benchmarks.catalogue import as_stored
-from benchmarks.runs import watch
+from benchmarks.runs import watch_or_raise
 from spikeinterface_simsort.simulation.trial_config import TrialConfig
 from spikeinterface_simsort.simulation.trials import make_trial
 
@@ -124,17 +123,14 @@ def measure(folder: Path, *, num_spikes: int, piece_s: float = PIECE_S) -> Measu
     output, log = folder / "sorted", folder / "sorted.log"
     shutil.rmtree(output, ignore_errors=True)
     command = [sys.executable, "-c", _SORT, str(path), str(output)]
-    seconds, peak, code = watch(command, log=log, timeout_s=_TIMEOUT_S)
-    said = log.read_text(encoding="utf8")
-    if code != 0:
-        raise subprocess.CalledProcessError(code or -1, command, output=said)
+    seconds, peak = watch_or_raise(command, log=log, timeout_s=_TIMEOUT_S)
     recording: Any = si.load(path)
     return Measured(
         minutes=recording.get_total_duration() / 60.0,
         spikes=spikes,
         seconds=seconds,
         peak_mb=peak,
-        **json.loads(said.splitlines()[-1]),
+        **json.loads(log.read_text(encoding="utf8").splitlines()[-1]),
     )
 
 

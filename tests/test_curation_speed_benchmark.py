@@ -31,7 +31,7 @@ def test_both_commands_are_measured(tmp_path, monkeypatch, capsys):
         return 10.0 * len(asked), 100.0, 0 if len(asked) < 4 else 1
 
     monkeypatch.setattr(curation_speed, "make_tetrodes", make)
-    monkeypatch.setattr(curation_speed, "watch", watch)
+    monkeypatch.setattr("benchmarks.runs.watch", watch)
     arguments = ["--runs", str(tmp_path), "--tetrodes", "2", "--units", "3", "--minutes", "1"]
     assert curation_speed.main([*arguments, "--output", str(tmp_path / "speed.csv")]) == 0
     assert asked == ["curate", "report"]

@@ -46,7 +46,7 @@ def test_rows(
         asked.append(command)
         return {1: 12.0, 2: 10.0, 3: 16.0}[len(asked)], 500.0 * len(asked), 0
 
-    monkeypatch.setattr(many_tetrodes, "watch", watch)
+    monkeypatch.setattr("benchmarks.runs.watch", watch)
     monkeypatch.setattr(many_tetrodes, "PIECE_S", 2.0)
     arguments = ["--runs", str(tmp_path), "--tetrodes", "3", "--minutes", "2", "--output", str(tmp_path / "rows.csv")]
     assert many_tetrodes.main(arguments) == 0
@@ -74,7 +74,7 @@ def test_failed_run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         log.write_text("out of memory")
         return 1.0, 1.0, 1
 
-    monkeypatch.setattr(many_tetrodes, "watch", fail)
+    monkeypatch.setattr("benchmarks.runs.watch", fail)
     with pytest.raises(subprocess.CalledProcessError) as caught:
         many_tetrodes.compare(tmp_path, num_tetrodes=2, minutes=1, n_jobs=2, piece_s=2.0)
     assert caught.value.output == "out of memory"

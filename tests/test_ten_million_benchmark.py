@@ -34,7 +34,7 @@ def test_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
         log.write_text("a warning\n" + json.dumps({"found": 900, "units": 7}) + "\n")
         return 12.0, 345.0, 0
 
-    monkeypatch.setattr(ten_million, "watch", watch)
+    monkeypatch.setattr("benchmarks.runs.watch", watch)
     output = tmp_path / "new" / "row.csv"
     assert ten_million.main(["--runs", str(tmp_path / "runs"), "--spikes", "1500", "--output", str(output)]) == 0
     row = pd.read_csv(output).iloc[0]
@@ -48,7 +48,7 @@ def test_a_run_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         log.write_text("MemoryError")
         return 1.0, 1.0, 1
 
-    monkeypatch.setattr(ten_million, "watch", watch)
+    monkeypatch.setattr("benchmarks.runs.watch", watch)
     with pytest.raises(subprocess.CalledProcessError) as caught:
         ten_million.measure(tmp_path / "runs", num_spikes=100, piece_s=2.0)
     assert caught.value.output == "MemoryError"
