@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture import BayesianGaussianMixture
 from threadpoolctl import threadpool_limits
 
+from spikeinterface_simsort.mixture import fit_mixture
 from spikeinterface_simsort.params import ParameterError, SimSortParams
 
 # Fewer spikes than this are one cluster: nothing can be said of their density.
@@ -64,27 +61,20 @@ def _mixture(embedding: np.ndarray, *, chosen: np.ndarray, seed: int) -> np.ndar
     axes, centre = informative_axes(embedding[chosen])
     points = (embedding[chosen].astype("float64") - centre) @ axes
     dim = points.shape[1]
-    weight = dim + _PRIOR_SPIKES
-    mixture = BayesianGaussianMixture(
-        n_components=int(np.clip(len(points) // _SPIKES_PER_COMPONENT, 1, _MAX_COMPONENTS)),
-        covariance_type="full",
-        # scikit-learn wants the scale matrix of the Wishart prior: its mean times its weight.
-        covariance_prior=_COMPONENT_VARIANCE * weight * np.eye(dim),
-        degrees_of_freedom_prior=weight,
-        mean_precision_prior=0.01,
-        weight_concentration_prior=0.01,
-        init_params="k-means++",
-        max_iter=100,
-        random_state=seed,
-    )
-    # Where the last decimals go does not matter. The matrices are small: threads would only wait for each other.
-    with warnings.catch_warnings(), threadpool_limits(1):
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        component = mixture.fit_predict(points)
+    # The matrices are small: threads would only wait for each other.
+    with threadpool_limits(1):
+        mixture = fit_mixture(
+            points,
+            num_components=int(np.clip(len(points) // _SPIKES_PER_COMPONENT, 1, _MAX_COMPONENTS)),
+            variance=_COMPONENT_VARIANCE,
+            prior_weight=dim + _PRIOR_SPIKES,
+            seed=seed,
+        )
+        component = mixture.predict(points)
     merged = merge_components(points, component)
     # A spike that was not fitted may fall to a component that has no other: it goes to the nearest one that has.
     used, first = np.unique(component, return_index=True)
-    nearest = np.linalg.norm(mixture.means_[:, None] - mixture.means_[used][None], axis=2).argmin(axis=1)
+    nearest = np.linalg.norm(mixture.means[:, None] - mixture.means[used][None], axis=2).argmin(axis=1)
     unit_of = merged[first][nearest]
     labels = np.empty(len(embedding), dtype="int64")
     for start in range(0, len(embedding), _SPIKES_PER_BLOCK):

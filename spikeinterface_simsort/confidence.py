@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 from scipy.linalg import eigh
-from scipy.special import expit
-from scipy.stats import norm
+from scipy.special import expit, ndtr
 
 from spikeinterface_simsort.clustering import discriminant_axis
 from spikeinterface_simsort.peaks import separated_times
@@ -244,5 +243,5 @@ def overlap_shares(samples: Sequence[np.ndarray], *, sizes: np.ndarray) -> np.nd
             distance = np.sqrt(max(difference @ discriminant_axis(own, others), 1e-12))
             # Of two Gaussians, the larger one gets more of what lies between them.
             middle = distance / 2 + np.log(sizes[unit] / sizes[other]) / distance
-            wrong[[unit, other]] += sizes[unit] * norm.sf(middle) + sizes[other] * norm.cdf(middle - distance)
+            wrong[[unit, other]] += sizes[unit] * ndtr(-middle) + sizes[other] * ndtr(middle - distance)
     return wrong / sizes

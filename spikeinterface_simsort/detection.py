@@ -16,7 +16,8 @@ from spikeinterface_simsort.waveforms import align_peaks
 # Windows a batch: large enough for matrix products, small enough for any memory.
 _WINDOWS_PER_BATCH = 16
 
-peak_dtype = [*base_peak_dtype, ("probability", "float32")]
+# A peak lies `offset` samples after its sample.
+peak_dtype = [*base_peak_dtype, ("offset", "float32"), ("probability", "float32")]
 
 
 class NetworkPeakDetector(PeakDetector):
@@ -83,7 +84,7 @@ class NetworkPeakDetector(PeakDetector):
     get_trace_margin = get_margin
 
     def get_dtype(self) -> list[tuple[str, str]]:
-        """Of peaks: SpikeInterface's, and the probability."""
+        """Of peaks: SpikeInterface's, where they lie between samples, and the probability."""
         return peak_dtype
 
     def compute(
@@ -107,9 +108,10 @@ class NetworkPeakDetector(PeakDetector):
         times, channel = align_peaks(
             model_traces, index + start - around - first_sample, search_samples=self.align_samples
         )
-        frames = np.round(self.grid.to_frames(times + first_sample)).astype("int64")
+        exact = self.grid.to_frames(times + first_sample)
+        frames = np.round(exact).astype("int64")
 
-        order = np.argsort(frames, kind="stable")
+        order = np.argsort(exact, kind="stable")
         order = order[(frames[order] >= start_frame) & (frames[order] < end_frame)]
         peaks = np.zeros(len(order), dtype=self.get_dtype())
         local = frames[order] - (start_frame - margin)
@@ -117,6 +119,7 @@ class NetworkPeakDetector(PeakDetector):
         peaks["channel_index"] = channel[order]
         peaks["amplitude"] = traces[local, channel[order]]
         peaks["segment_index"] = segment_index
+        peaks["offset"] = (exact - frames)[order]
         peaks["probability"] = probability[index[order]]
         return (peaks,)
 

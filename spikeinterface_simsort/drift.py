@@ -150,12 +150,16 @@ def follow(waveforms: np.ndarray, displacement: np.ndarray, *, precision: np.nda
     """
     vectors, shape = waveforms.reshape(len(waveforms), -1), waveforms.shape[1:]
     kept = np.ones(len(vectors), dtype=bool)
+    moves = displacement.any()
     for _ in range(2):
         mean, middle = np.asarray(vectors[kept].mean(axis=0)), displacement[kept].mean()
-        offset = (displacement - middle).astype("float32")
-        spread = float(offset[kept] @ offset[kept])
-        slope = offset[kept] @ (vectors[kept] - mean) / (spread + _SLOPE_PRIOR_SPIKES)
-        distance = ((vectors - mean - offset[:, None] * slope) ** 2).sum(axis=1)
+        residual, slope, spread = vectors - mean, np.zeros_like(mean), 0.0
+        if moves:
+            offset = (displacement - middle).astype("float32")
+            spread = float(offset[kept] @ offset[kept])
+            slope = offset[kept] @ residual[kept] / (spread + _SLOPE_PRIOR_SPIKES)
+            residual -= offset[:, None] * slope
+        distance = np.einsum("ij,ij->i", residual, residual)
         kept = distance <= np.quantile(distance, _KEPT_SHARE)
     # As much of it as noise alone gives a slope goes: what few spikes say of movement is nothing.
     energy, noise = float(slope @ precision @ slope), len(slope) / max(spread, 1e-9)

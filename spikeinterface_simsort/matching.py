@@ -49,7 +49,7 @@ class TemplatePeakDetector(PeakDetector):
     get_trace_margin = get_margin
 
     def get_dtype(self) -> list[tuple[str, str]]:
-        """Of peaks: SpikeInterface's, and the probability."""
+        """Of peaks: SpikeInterface's, where they lie between samples, and the probability."""
         return peak_dtype
 
     def compute(
@@ -71,12 +71,13 @@ class TemplatePeakDetector(PeakDetector):
 
         matches = matcher.find(model_traces, displacement=displacement)
         times = matches["time"] + self.templates.shifts[matches["template"]]
-        frames = np.round(self.grid.to_frames(times + first_sample)).astype("int64")
+        exact = self.grid.to_frames(times + first_sample)
+        frames = np.round(exact).astype("int64")
         inside = (frames >= start_frame) & (frames < end_frame) & (self.templates.units[matches["template"]] >= 0)
         waveforms = matcher.cleaned_waveforms(model_traces, matches)[inside]
-        matches, frames = matches[inside], frames[inside]
-        order = np.argsort(frames, kind="stable")
-        matches, frames, waveforms = matches[order], frames[order], waveforms[order]
+        matches, frames, exact = matches[inside], frames[inside], exact[inside]
+        order = np.argsort(exact, kind="stable")
+        matches, frames, exact, waveforms = matches[order], frames[order], exact[order], waveforms[order]
 
         largest = np.abs(matcher.templates).max(axis=2)
         peaks = np.zeros(len(matches), dtype=peak_dtype)
@@ -84,6 +85,7 @@ class TemplatePeakDetector(PeakDetector):
         peaks["channel_index"] = largest.argmax(axis=2)[matches["level"], matches["template"]]
         peaks["amplitude"] = traces[peaks["sample_index"], peaks["channel_index"]]
         peaks["segment_index"] = segment_index
+        peaks["offset"] = exact - frames
         peaks["probability"] = expit(matches["log_odds"])
         flat = waveforms.reshape(len(waveforms), matcher.num_samples * matcher.num_channels)
         return peaks, self.templates.units[matches["template"]], flat.astype("float16")

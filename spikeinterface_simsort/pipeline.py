@@ -28,6 +28,7 @@ from spikeinterface_simsort.excerpt import Excerpt, choose_excerpt
 from spikeinterface_simsort.groups import split_blocks, split_groups
 from spikeinterface_simsort.learning import Templates, choose_stretch, learn_templates
 from spikeinterface_simsort.matching import TemplatePeakDetector
+from spikeinterface_simsort.model_rate import at_model_rate, keep_in_memory
 from spikeinterface_simsort.params import SimSortParams
 from spikeinterface_simsort.preprocessing import preprocess
 from spikeinterface_simsort.realignment import join_shifted
@@ -174,7 +175,11 @@ def find_units(
         Whether they were found by templates: not where none can be learned.
     """
     preprocessed = preprocess(recording, params=params)
+    grid = _grid(preprocessed, weights)
+    preprocessed = _in_memory(at_model_rate(preprocessed, grid=grid), params=params)
     excerpt = choose_excerpt(preprocessed) if params.match_templates else Excerpt.of_all(preprocessed)
+    if not excerpt.is_whole:
+        excerpt = replace(excerpt, recording=_in_memory(excerpt.recording, params=params))
     peaks, waveforms, labels = find_clusters(excerpt.recording, weights=weights, params=params)
     templates = None
     if params.match_templates:
@@ -192,6 +197,7 @@ def find_units(
         )
     elif not excerpt.is_whole:
         peaks, waveforms, labels = find_clusters(preprocessed, weights=weights, params=params)
+    peaks = _at_frames(peaks, recording, grid=grid)
     units = refine(
         peaks,
         waveforms,
@@ -388,6 +394,23 @@ def match_templates(
         run = partial(run_nodes_to_disk, names=("peaks", "labels", "waveforms"))
     peaks, labels, waveforms = run(preprocessed, [detector], job_kwargs=params.job_kwargs, job_name="match templates")
     return peaks, waveforms, labels
+
+
+def _in_memory(recording: BaseRecording, *, params: SimSortParams) -> BaseRecording:
+    """What is read more than once is computed once, if it is short; other processes read for themselves."""
+    arguments = job_arguments(params.job_kwargs)
+    if arguments["pool_engine"] != "thread":
+        return recording
+    return keep_in_memory(recording, num_threads=arguments["n_jobs"])
+
+
+def _at_frames(peaks: np.ndarray, recording: BaseRecording, *, grid: SamplingGrid) -> np.ndarray:
+    """Peaks at the frames of the recording that are nearest to where they lie."""
+    frames = np.round(grid.to_frames(peaks["sample_index"] + peaks["offset"].astype("float64"))).astype("int64")
+    last = np.array(_num_frames(recording)) - 1
+    peaks = peaks.copy()
+    peaks["sample_index"] = np.clip(frames, 0, last[peaks["segment_index"]])
+    return peaks
 
 
 def _estimate_drift(

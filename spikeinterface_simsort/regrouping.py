@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import logsumexp
-from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
 from spikeinterface_simsort.drift import Drift, estimate_drift
@@ -99,6 +98,9 @@ def group_moving(points: np.ndarray, displacement: np.ndarray, *, seed: int) -> 
     np.ndarray, int64 [num_spikes]
         Labels from 0.
     """
+    # Only where the tissue moves does anybody wait for it.
+    from sklearn.cluster import KMeans
+
     points, design = points.astype("float64"), np.column_stack([np.ones(len(points)), displacement])
     thin = -(-len(points) // _SPIKES_PER_FIT)
     with threadpool_limits(1):

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import expit
-from sklearn.mixture import GaussianMixture
-from threadpoolctl import threadpool_limits
 
 from spikeinterface_simsort.clustering import discriminant_axis
 from spikeinterface_simsort.drift import MovingMean, follow
@@ -26,6 +24,7 @@ from spikeinterface_simsort.intervals import (
     fire_together,
     share_refractory_period,
 )
+from spikeinterface_simsort.mixture import part_in_two
 from spikeinterface_simsort.template_matching import shift_matrix
 from spikeinterface_simsort.whitening import Whitener
 
@@ -370,9 +369,8 @@ class Separation:
         yield _halves_along(reduced[:, 0], widest=widest)
         radius = (reduced**2).sum(axis=1)
         fitted = _thinned(reduced[radius <= np.quantile(radius, 0.98)], _SPIKES_PER_FIT)
-        mixture = GaussianMixture(2, covariance_type="tied", n_init=3, random_state=self.seed, reg_covar=0.1)
-        with threadpool_limits(1):
-            yield mixture.fit(fitted).predict(reduced) == 1
+        axis, threshold = part_in_two(fitted, seed=self.seed)
+        yield reduced @ axis > threshold
 
 
 def are_two(points: np.ndarray, others: np.ndarray, *, widest: float = np.inf) -> bool:

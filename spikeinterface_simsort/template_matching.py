@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch.nn.functional import conv1d
 
-from spikeinterface_simsort.template_search import SHIFTS, TemplateScores, TemplateSearch, match_dtype, nearest_shift
-from spikeinterface_simsort.waveforms import extract_waveforms
+from spikeinterface_simsort.search_kernels import SHIFTS, cleaned_windows
+from spikeinterface_simsort.template_search import TemplateScores, find_spikes, match_dtype
+from spikeinterface_simsort.waveforms import INTERPOLATION_REACH, extract_waveforms
 from spikeinterface_simsort.whitening import Whitener
 
 # A neuron fires about so often before anything is known of it.
@@ -75,12 +76,12 @@ class TemplateMatcher:
 
         flat = self.templates.reshape(-1, self.num_samples * self.num_channels)
         filters = (flat @ whitener.precision).reshape(self.templates.shape)
-        self.energy = (filters * self.templates).sum(axis=(2, 3))[..., None]
+        self.energy = (filters * self.templates).sum(axis=(2, 3))
         self._filters = torch.from_numpy(np.ascontiguousarray(filters.transpose(0, 1, 3, 2)))
         self._scores = [
             TemplateScores(
                 energy=self.energy[level],
-                amplitude_precision=(1 / np.clip(deviations, *_DEVIATIONS) ** 2).astype("float32")[:, None],
+                amplitude_precision=(1 / np.clip(deviations, *_DEVIATIONS) ** 2).astype("float32"),
                 echo=self._echo_at(level),
                 first_lag=1 - self.num_samples - tails[0],
                 num_samples=self.num_samples,
@@ -130,7 +131,7 @@ class TemplateMatcher:
             first, end = max(start - margin, 0), min(start + _PIECE_SAMPLES, len(traces))
             level = int(np.abs(self.levels - displacement(np.array([(start + end) / 2]))).argmin())
             score = self._score(traces[first : end + margin], level=level)
-            matches = TemplateSearch(score, templates=self._scores[level]).spikes
+            matches = find_spikes(score, templates=self._scores[level])
             matches["level"] = level
             matches["time"] += first
             sample = np.round(matches["time"])
@@ -149,29 +150,34 @@ class TemplateMatcher:
         traces : np.ndarray, float32 [num_samples_total, num_channels]
             Where they were found.
         matches : np.ndarray, structured [num_matches]
-            Result of `find`, or a part of it.
+            Result of `find`, or a part of it, in order of time.
 
         Returns
         -------
         np.ndarray, float32 [num_matches, num_samples, num_channels]
         """
-        sample, shift = nearest_shift(matches["time"])
-        amplitude = matches["amplitude"][:, None, None]
-        residual = np.pad(traces, ((self.num_samples, self.num_samples), (0, 0)))
-        start = self.num_samples - self.num_before - self.tails[0]
-        index = sample[:, None] + start + np.arange(self.shifted.shape[3])
-        # A spike at the very border was cut off by the traces' end.
-        index = np.clip(index, 0, len(residual) - 1)
-        spikes = amplitude * self.shifted[matches["level"], matches["template"], shift]
-        for channel in range(self.num_channels):
-            residual[:, channel] -= np.bincount(index.ravel(), spikes[..., channel].ravel(), minlength=len(residual))
+        times, amplitude = matches["time"], matches["amplitude"]
+        sample = np.floor(times).astype("int64")
+        reach = INTERPOLATION_REACH
+        length = self.num_samples + 2 * reach
+        windows = cleaned_windows(
+            np.ascontiguousarray(traces, dtype="float32"),
+            sample - self.num_before - reach,
+            length,
+            times,
+            amplitude,
+            matches["level"],
+            matches["template"],
+            self.shifted,
+            self.num_before + self.tails[0],
+        )
         waveforms = extract_waveforms(
-            residual,
-            matches["time"] + self.num_samples,
+            windows.reshape(-1, self.num_channels),
+            times - sample + np.arange(len(times)) * length + self.num_before + reach,
             num_before=self.num_before,
             num_after=self.num_samples - self.num_before,
         )
-        return waveforms + amplitude * self.templates[matches["level"], matches["template"]]
+        return waveforms + amplitude[:, None, None] * self.templates[matches["level"], matches["template"]]
 
     def needed(self, traces: np.ndarray, matches: np.ndarray) -> np.ndarray:
         """Say which templates the traces need: what others explain as well without one is spikes that overlap.
@@ -200,10 +206,8 @@ class TemplateMatcher:
                 continue
             score = self._score(windows, level=level)
             others = kept & (np.arange(self.num_templates) != template)
-            with_it, without = (
-                TemplateSearch(score[chosen], templates=self._scores[level].only(chosen)) for chosen in (kept, others)
-            )
-            kept[template] = with_it.log_likelihood() >= without.log_likelihood()
+            with_it, without = (self._log_likelihood(score, level=level, chosen=chosen) for chosen in (kept, others))
+            kept[template] = with_it >= without
         return kept
 
     def only(self, chosen: np.ndarray) -> TemplateMatcher:
@@ -216,6 +220,12 @@ class TemplateMatcher:
         part._filters = self._filters[:, torch.from_numpy(chosen)]
         part._scores = [scores.only(chosen) for scores in self._scores]
         return part
+
+    def _log_likelihood(self, score: np.ndarray, *, level: int, chosen: np.ndarray) -> float:
+        """Of traces whose scores are given, with spikes of a part of the templates."""
+        whole, templates = score[chosen], self._scores[level].only(chosen)
+        left = whole.copy()
+        return templates.log_likelihood(find_spikes(left, templates=templates), whole=whole, left=left)
 
     def _windows(self, traces: np.ndarray, times: np.ndarray) -> np.ndarray:
         """Pieces of traces around times, one after the other."""

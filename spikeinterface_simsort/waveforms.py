@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from spikeinterface_simsort.compiled import compiled
+
 # Taps of the interpolation kernel: a Hann-windowed sinc of this length is within 1 % up to a quarter of the rate.
 _NUM_TAPS = 10
+# Samples on either side of a waveform that have a say in it.
+INTERPOLATION_REACH = _NUM_TAPS // 2
 
 
 def align_peaks(traces: np.ndarray, sample_index: np.ndarray, *, search_samples: int) -> tuple[np.ndarray, np.ndarray]:
@@ -62,23 +66,27 @@ def extract_waveforms(traces: np.ndarray, times: np.ndarray, *, num_before: int,
     -------
     np.ndarray, float32 [num_spikes, num_before + num_after, num_channels]
     """
-    num_samples = num_before + num_after
-    half = _NUM_TAPS // 2
+    traces = np.ascontiguousarray(traces, dtype="float32")
+    # The kernel of a point `fraction` after a sample, over the samples -half+1 ... half around it.
+    half = INTERPOLATION_REACH
     base = np.floor(times).astype("int64")
-    fraction = times - base
-    # Kernel for a point `fraction` after a sample, over the samples -half+1 ... half around it.
-    distance = np.arange(-half + 1, half + 1)[None, :] - fraction[:, None]
+    distance = np.arange(-half + 1, half + 1)[None, :] - (times - base)[:, None]
     kernel = np.sinc(distance) * np.cos(np.pi * distance / (2 * half + 1)) ** 2
     kernel = (kernel / kernel.sum(axis=1, keepdims=True)).astype("float32")
-
-    start = base - num_before - half + 1
-    length = num_samples + _NUM_TAPS - 1
-    index = start[:, None] + np.arange(length)
-    outside = (index < 0) | (index >= len(traces))
-    cut = traces[np.clip(index, 0, len(traces) - 1)]
-    cut[outside] = 0.0
-
-    waveforms = np.zeros((len(times), num_samples, traces.shape[1]), dtype="float32")
-    for tap in range(_NUM_TAPS):
-        waveforms += kernel[:, tap, None, None] * cut[:, tap : tap + num_samples]
+    waveforms = np.zeros((len(times), num_before + num_after, traces.shape[1]), dtype="float32")
+    # Samples of all channels lie one after the other: one loop goes over both.
+    num_channels = traces.shape[1]
+    flat = waveforms.reshape(len(times), (num_before + num_after) * num_channels)
+    _interpolate(traces.reshape(-1), (base - num_before - half + 1) * num_channels, num_channels, kernel, flat)
     return waveforms
+
+
+@compiled
+def _interpolate(traces: np.ndarray, starts: np.ndarray, step: int, kernels: np.ndarray, waveforms: np.ndarray) -> None:
+    """Add to waveforms what the taps of each kernel, each a step after the one before, make of the traces."""
+    for spike in range(len(waveforms)):
+        waveform = waveforms[spike]
+        for tap in range(kernels.shape[1]):
+            weight, first = kernels[spike, tap], starts[spike] + tap * step
+            for at in range(max(0, -first), min(len(waveform), len(traces) - first)):
+                waveform[at] += weight * traces[first + at]

@@ -68,13 +68,10 @@ def noise_windows(traces: np.ndarray, spikes: Sequence[int] | np.ndarray, *, num
     np.ndarray, float32 [num_windows, num_samples, num_channels], or None
         None where spikes are so dense that too few windows are free of them.
     """
-    reach, spikes = num_samples // 2, np.asarray(spikes, dtype="int64")
-    changes = np.zeros(len(traces) + 1)
-    np.add.at(changes, np.clip(spikes - reach, 0, len(traces)), 1)
-    np.add.at(changes, np.clip(spikes + reach, 0, len(traces)), -1)
-    busy = np.cumsum(np.cumsum(changes[:-1]) > 0)
+    reach, spikes = num_samples // 2, np.sort(np.asarray(spikes, dtype="int64"))
     starts = np.arange(0, len(traces) - num_samples, reach)
-    free = starts[busy[starts + num_samples] == busy[starts]]
+    first, end = np.searchsorted(spikes, starts - reach), np.searchsorted(spikes, starts + num_samples + reach)
+    free = starts[first == end]
     if len(free) < _WINDOWS_PER_DIMENSION * num_samples * traces.shape[1]:
         return None
     free = free[:: -(-len(free) // _MAX_WINDOWS)]

@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
+# Logit of a spike where none is looked for.
+_NO_SPIKE = -12.0
+
 
 def sinusoidal_positions(num_positions: int, width: int) -> torch.Tensor:
     """Sinusoidal position code of Vaswani et al. 2017 (arXiv 1706.03762), [num_positions, width]."""
@@ -116,6 +119,67 @@ class PatchTransformerDetector(nn.Module):
         return self.head(tokens).flatten(1)
 
 
+class PeakPerceptronDetector(nn.Module):
+    """Perceptron that looks only where the traces rise out of the noise: the default detector.
+
+    A sample is looked at if the energy of its channels, the sum of their squares, is a local maximum and large enough:
+    in noise alone, one sample in a hundred. Elsewhere, that is where nothing could be sorted anyway, the logit is that of
+    no spike. So nearly all of the work of a network that looks at every sample is saved.
+
+    Parameters
+    ----------
+    num_channels : int
+        Channels of the input; absent ones are zero.
+    num_before, num_samples : int
+        Samples that are seen before the one in question, and altogether.
+    hidden_size, num_layers : int
+        Of the perceptron: units of a hidden layer, and linear layers but for the last.
+    least_energy : float
+        Least energy of a sample that is looked at, in units of noise.
+    window_samples : int
+        Length of the windows that the detector is applied to.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_channels: int = 4,
+        num_before: int = 28,
+        num_samples: int = 72,
+        hidden_size: int = 256,
+        num_layers: int = 3,
+        least_energy: float = 10.0,
+        window_samples: int = 2048,
+    ) -> None:
+        super().__init__()
+        self.num_channels = num_channels
+        self.num_before = num_before
+        self.num_samples = num_samples
+        self.least_energy = least_energy
+        self.window_samples = window_samples
+        widths = [num_samples * num_channels, *[hidden_size] * num_layers]
+        layers = [
+            module
+            for before, after in zip(widths[:-1], widths[1:], strict=True)
+            for module in (nn.Linear(before, after), nn.GELU())
+        ]
+        self.perceptron = nn.Sequential(*layers, nn.Linear(hidden_size, 1))
+
+    def forward(self, traces: torch.Tensor) -> torch.Tensor:
+        """Logits of spikes, with the shapes of `PatchTransformerDetector.forward`."""
+        energy = traces.square().sum(dim=2)
+        around = nn.functional.pad(energy, (1, 1))
+        is_peak = (energy >= around[:, :-2]) & (energy > around[:, 2:]) & (energy >= self.least_energy)
+        window, sample = is_peak.nonzero(as_tuple=True)
+        # Large spikes say no more than that they are there: compressed, they do not swamp the small ones.
+        compressed = torch.asinh(traces / 4.0)
+        padded = nn.functional.pad(compressed, (0, 0, self.num_before, self.num_samples - self.num_before))
+        seen = padded.flatten(1).unfold(1, self.num_samples * self.num_channels, self.num_channels)
+        logits = torch.full_like(energy, _NO_SPIKE)
+        logits[window, sample] = self.perceptron(seen[window, sample]).squeeze(1).to(logits.dtype)
+        return logits
+
+
 class SampleTransformerDetector(nn.Module):
     """The detector of the paper (arXiv 2502.03198): one token a sample, preset ``paper``.
 
@@ -159,6 +223,7 @@ class SampleTransformerDetector(nn.Module):
 
 _ARCHITECTURES = {
     "patch_transformer": PatchTransformerDetector,
+    "peak_perceptron": PeakPerceptronDetector,
     "sample_transformer": SampleTransformerDetector,
 }
 

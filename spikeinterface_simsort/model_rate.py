@@ -1,0 +1,108 @@
+"""A recording at the networks' sampling frequency, in memory where it is short."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from spikeinterface.core import BaseRecording, NumpyRecording
+from spikeinterface.preprocessing.basepreprocessor import BasePreprocessor, BasePreprocessorSegment
+
+from spikeinterface_simsort.resampling import SamplingGrid
+
+# So many samples, a quarter of an hour of a tetrode at 20 kHz or 290 MB, are kept in memory.
+_MOST_IN_MEMORY = 72_000_000
+_CHUNK_S = 10.0
+
+
+class AtModelRate(BasePreprocessor):
+    """A recording on a network's sampling grid; the result does not depend on the chunks in which it is read.
+
+    Parameters
+    ----------
+    recording : BaseRecording
+        Preprocessed.
+    up, down : int
+        Ratio of the sampling frequencies, see `SamplingGrid`.
+    """
+
+    def __init__(self, recording: BaseRecording, up: int, down: int) -> None:
+        super().__init__(recording, sampling_frequency=recording.get_sampling_frequency() * up / down)
+        grid = SamplingGrid(up=up, down=down)
+        for segment in recording._recording_segments:
+            self.add_recording_segment(_SegmentAtModelRate(segment, grid, self.get_sampling_frequency()))
+        self._kwargs = {"recording": recording, "up": up, "down": down}
+
+
+class _SegmentAtModelRate(BasePreprocessorSegment):
+    def __init__(self, parent: Any, grid: SamplingGrid, sampling_frequency: float) -> None:
+        super().__init__(parent)
+        # Times go by the new samples: nobody asks for those of a time vector here.
+        self.sampling_frequency, self.t_start, self.time_vector = sampling_frequency, None, None
+        self._grid = grid
+
+    def get_num_samples(self) -> int:
+        return self._grid.model_range(0, self.parent_recording_segment.get_num_samples())[1]
+
+    def get_traces(self, start_frame: int, end_frame: int, channel_indices: Any) -> np.ndarray:
+        grid, parent = self._grid, self.parent_recording_segment
+        margin = grid.margin_frames(0)
+        first = max(start_frame * grid.down // grid.up - margin, 0)
+        last = min(-(-end_frame * grid.down // grid.up) + margin, parent.get_num_samples())
+        traces, first_sample = grid.resample(parent.get_traces(first, last, channel_indices), first_frame=first)
+        return traces[start_frame - first_sample : end_frame - first_sample]
+
+
+def at_model_rate(recording: BaseRecording, *, grid: SamplingGrid) -> BaseRecording:
+    """Resample a recording.
+
+    Parameters
+    ----------
+    recording : BaseRecording
+        Preprocessed.
+    grid : SamplingGrid
+        Of the network.
+
+    Returns
+    -------
+    BaseRecording
+        Lazy, float32.
+    """
+    return recording if grid.up == grid.down else AtModelRate(recording, grid.up, grid.down)
+
+
+def keep_in_memory(recording: BaseRecording, *, num_threads: int) -> BaseRecording:
+    """Compute the traces of a recording once, if it is short enough to be kept in memory.
+
+    SpikeInterface's own way goes through shared memory, of which there may be little, and a copy of it.
+
+    Parameters
+    ----------
+    recording : BaseRecording
+        Lazy.
+    num_threads : int
+        That compute.
+
+    Returns
+    -------
+    BaseRecording
+        The same, in memory, or the recording itself.
+    """
+    lengths = [recording.get_num_samples(segment) for segment in range(recording.get_num_segments())]
+    if sum(lengths) * recording.get_num_channels() > _MOST_IN_MEMORY:
+        return recording
+    traces = [np.empty((length, recording.get_num_channels()), dtype="float32") for length in lengths]
+    step = round(_CHUNK_S * recording.get_sampling_frequency())
+
+    def compute(chunk: tuple[int, int]) -> None:
+        segment, start = chunk
+        end = min(start + step, lengths[segment])
+        traces[segment][start:end] = recording.get_traces(segment_index=segment, start_frame=start, end_frame=end)
+
+    chunks = [(segment, start) for segment, length in enumerate(lengths) for start in range(0, length, step)]
+    with ThreadPoolExecutor(num_threads) as pool:
+        list(pool.map(compute, chunks))
+    kept = NumpyRecording(traces, recording.get_sampling_frequency(), channel_ids=recording.channel_ids)
+    recording.copy_metadata(kept)
+    return kept
