@@ -59,37 +59,75 @@ def search(
     penalty = np.zeros(num_times, dtype=np.float32)
     _update_log_odds(score, log_odds, energy, precision, log_prior, 0, num_times)
     _update_best(log_odds, best, 0, num_times)
-    spikes = np.empty((0, NUM_COLUMNS))
+    spikes, num_spikes = np.empty((64, NUM_COLUMNS)), np.int64(0)
     changed = np.empty(0)
     num_taken = 0
     for refit in range(_MAX_REFITS + 1):
         if refit:
-            order = np.argsort(spikes[:, TIME], kind="mergesort")
-            spikes = spikes[order]
-            spikes, changed = _look_again(
-                spikes, changed, score, log_odds, best, penalty, energy, precision, echo, first_lag, num_samples,
-                refractory, log_prior,
+            _sort_by_time(spikes, num_spikes)
+            num_spikes, changed = _look_again(
+                spikes, num_spikes, changed, score, log_odds, best, penalty, energy, precision, echo, first_lag,
+                num_samples, refractory, log_prior,
             )  # fmt: skip
             if not len(changed):
                 break
-        num_before = len(spikes)
+        num_before = num_spikes
         for _ in range(_MAX_ITERATIONS):
             samples = _separate_maxima(best, penalty, num_samples - 1)
             if not len(samples):
                 break
-            new = np.empty((len(samples), NUM_COLUMNS))
-            for row in range(len(samples)):
-                new[row] = _likeliest(samples[row], _NEAR, score, log_odds, energy, precision, log_prior)
-                new[row, ITERATION] = num_taken
+            first = num_spikes
+            for sample in samples:
+                if num_spikes == len(spikes):
+                    spikes = _with_room(spikes)
+                _likeliest(sample, _NEAR, score, log_odds, energy, precision, log_prior, spikes[num_spikes])
+                spikes[num_spikes, ITERATION] = num_taken
+                num_spikes += 1
             num_taken += 1
-            for row in range(len(new)):
-                _subtract(new[row], 1.0, score, penalty, energy, echo, first_lag, num_samples)
-            spikes = np.concatenate((spikes, new))
+            times = np.empty(num_spikes - first)
+            for row in range(first, num_spikes):
+                times[row - first] = spikes[row, TIME]
+                _subtract(spikes[row], 1.0, score, penalty, energy, echo, first_lag, num_samples)
             _update_around(
-                new[:, TIME], spikes, score, log_odds, best, energy, precision, echo, first_lag, refractory, log_prior
-            )
-        changed = np.concatenate((changed, spikes[num_before:, TIME]))
-    return spikes
+                times, spikes, num_spikes, score, log_odds, best, energy, precision, echo,
+                first_lag, refractory, log_prior,
+            )  # fmt: skip
+        # The next look is at what is new too.
+        num_changed = len(changed)
+        longer = np.empty(num_changed + num_spikes - num_before)
+        for row in range(len(longer)):
+            longer[row] = changed[row] if row < num_changed else spikes[num_before + row - num_changed, TIME]
+        changed = longer
+    return spikes[:num_spikes]
+
+
+@compiled
+def _with_room(spikes: np.ndarray) -> np.ndarray:
+    """Copy rows into twice as many."""
+    larger = np.empty((2 * len(spikes), NUM_COLUMNS))
+    for row in range(len(spikes)):
+        _copy_row(spikes, row, larger, row)
+    return larger
+
+
+@compiled
+def _copy_row(spikes: np.ndarray, row: int, others: np.ndarray, other_row: int) -> None:
+    # Column by column: numba compiles for seconds what is written as one assignment.
+    for column in range(NUM_COLUMNS):
+        others[other_row, column] = spikes[row, column]
+
+
+@compiled
+def _sort_by_time(spikes: np.ndarray, num_spikes: int) -> None:
+    """Put rows in order of time by insertion: they consist of a few sorted runs."""
+    held = np.empty((1, NUM_COLUMNS))
+    for row in range(1, num_spikes):
+        at = row
+        _copy_row(spikes, row, held, 0)
+        while at > 0 and spikes[at - 1, TIME] > held[0, TIME]:
+            _copy_row(spikes, at - 1, spikes, at)
+            at -= 1
+        _copy_row(held, 0, spikes, at)
 
 
 @compiled
@@ -126,7 +164,8 @@ def _update_log_odds(
 @compiled
 def _update_best(log_odds: np.ndarray, best: np.ndarray, begin: int, end: int) -> None:
     """Log odds of the likeliest template between two samples."""
-    best[begin:end] = -np.inf
+    for sample in range(begin, end):
+        best[sample] = -np.inf
     for template in range(len(log_odds)):
         for sample in range(begin, end):
             best[sample] = max(best[sample], log_odds[template, sample])
@@ -136,6 +175,7 @@ def _update_best(log_odds: np.ndarray, best: np.ndarray, begin: int, end: int) -
 def _update_around(
     times: np.ndarray,
     spikes: np.ndarray,
+    num_spikes: int,
     score: np.ndarray,
     log_odds: np.ndarray,
     best: np.ndarray,
@@ -151,8 +191,8 @@ def _update_around(
     for time in times:
         begin = int(np.rint(time)) + first_lag
         _update_log_odds(score, log_odds, energy, precision, log_prior, max(begin, 0), min(begin + num_lags, num_times))
-    for spike in spikes:
-        _forbid(spike, log_odds, refractory)
+    for row in range(num_spikes):
+        _forbid(spikes[row], log_odds, refractory)
     for time in times:
         begin = int(np.rint(time)) + first_lag
         _update_best(log_odds, best, max(begin, 0), min(begin + num_lags, num_times))
@@ -161,8 +201,9 @@ def _update_around(
 @compiled
 def _forbid(spike: np.ndarray, log_odds: np.ndarray, refractory: int) -> None:
     """Allow none of a unit's spikes within its refractory period of another."""
-    sample = int(np.rint(spike[TIME]))
-    log_odds[int(spike[TEMPLATE]), max(sample - refractory, 0) : sample + refractory + 1] = -np.inf
+    sample, template = int(np.rint(spike[TIME])), int(spike[TEMPLATE])
+    for at in range(max(sample - refractory, 0), min(sample + refractory + 1, log_odds.shape[1])):
+        log_odds[template, at] = -np.inf
 
 
 @compiled
@@ -195,14 +236,14 @@ def _likeliest(
     energy: np.ndarray,
     precision: np.ndarray,
     log_prior: float,
-) -> np.ndarray:
-    """The likeliest spike near a sample.
+    spike: np.ndarray,
+) -> None:
+    """Write the likeliest spike near a sample into a row.
 
-    Log odds are compared where each template's are highest, between samples: at a sample, a template may lose as much by
-    half a sample as by being another neuron's.
+    Log odds are compared where each template's are highest, between samples: at a sample, a template may lose as much
+    by half a sample as by being another neuron's.
     """
-    spike = np.zeros(NUM_COLUMNS)
-    spike[TIME], spike[LOG_ODDS] = sample, -np.inf
+    spike[TIME], spike[TEMPLATE], spike[AMPLITUDE], spike[LOG_ODDS] = sample, 0, 0.0, -np.inf
     begin, end = max(sample - reach, 1), min(sample + reach + 1, score.shape[1] - 1)
     for template in range(len(score)):
         at, highest = -1, -np.inf
@@ -220,14 +261,14 @@ def _likeliest(
         if odds > spike[LOG_ODDS]:
             spike[TIME], spike[TEMPLATE], spike[LOG_ODDS] = at + offset, template, odds
             spike[AMPLITUDE] = (peak + precision[template]) / (energy[template] + precision[template])
-    return spike
 
 
 @compiled
 def nearest_shift(time: float) -> tuple[int, int]:
     """Sample, and index of the shift from there, that are nearest to a time."""
     sample = int(np.rint(time))
-    return sample, int(np.abs(time - sample - SHIFTS).argmin())
+    shift = int(np.rint((time - sample - SHIFTS[0]) / (SHIFTS[1] - SHIFTS[0])))
+    return sample, min(max(shift, 0), len(SHIFTS) - 1)
 
 
 @compiled
@@ -252,12 +293,14 @@ def _subtract(
             score[other, at] -= amplitude * echo[template, shift, other, at - first]
     left_behind = np.float32(sign * _MISMATCH * spike[AMPLITUDE] ** 2 * energy[template])
     reach = num_samples - 1
-    penalty[max(sample - reach, 0) : sample + reach + 1] += left_behind
+    for at in range(max(sample - reach, 0), min(sample + reach + 1, num_times)):
+        penalty[at] += left_behind
 
 
 @compiled
 def _look_again(
     spikes: np.ndarray,
+    num_spikes: int,
     changed: np.ndarray,
     score: np.ndarray,
     log_odds: np.ndarray,
@@ -270,13 +313,15 @@ def _look_again(
     num_samples: int,
     refractory: int,
     log_prior: float,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[int, np.ndarray]:
     """Look for spikes again that overlap others, with the others subtracted.
 
     Parameters
     ----------
-    spikes : np.ndarray, float64 [num_spikes, NUM_COLUMNS]
-        In order of time; they are changed.
+    spikes : np.ndarray, float64 [num_rows, NUM_COLUMNS]
+        In order of time; those that are left come first.
+    num_spikes : int
+        How many there are.
     changed : np.ndarray, float64 [num_times]
         Only spikes near to these are looked at.
     score, log_odds, best, penalty
@@ -286,94 +331,85 @@ def _look_again(
 
     Returns
     -------
-    spikes : np.ndarray, float64 [num_left, NUM_COLUMNS]
-        Those that are left.
+    num_left : int
+        How many spikes are left.
     changed : np.ndarray, float64 [num_changed]
         Times of spikes that have become others, or none.
     """
-    last, num_spikes = score.shape[1] - 1, len(spikes)
-    times = spikes[:, TIME].copy()
-    left = _overlapping(times, np.sort(changed), num_samples)
-    kept = np.ones(num_spikes, dtype=np.bool_)
-    edited = np.empty(2 * num_spikes)
-    moved = np.empty(num_spikes)
+    last = score.shape[1] - 1
+    times = np.empty(num_spikes)
+    for index in range(num_spikes):
+        times[index] = spikes[index, TIME]
+    is_left = _overlapping(times, changed, num_samples)
+    is_in_group, is_kept = np.zeros(num_spikes, dtype=np.bool_), np.ones(num_spikes, dtype=np.bool_)
+    edited, moved = np.empty(2 * num_spikes), np.empty(num_spikes)
     num_edited = num_moved = 0
     # Those that are looked at together have no say in each other's scores.
     distance = echo.shape[3] + 4 * _NEAR_OVERLAPPED
     around = 2 * _NEAR_OVERLAPPED + refractory
-    while len(left):
-        group = _far_apart(times, left, distance)
-        is_in_group = np.zeros(num_spikes, dtype=np.bool_)
-        is_in_group[group] = True
-        left = left[~is_in_group[left]]
-        for index in group:
+    group = np.empty(num_spikes, dtype=np.int64)
+    while True:
+        num_group, latest = 0, -np.inf
+        for index in range(num_spikes):
+            is_in_group[index] = is_left[index] and times[index] - latest >= distance
+            if is_in_group[index]:
+                group[num_group], latest = index, times[index]
+                num_group += 1
+                is_left[index] = False
+        if not num_group:
+            break
+        for index in group[:num_group]:
             _subtract(spikes[index], -1.0, score, penalty, energy, echo, first_lag, num_samples)
             edited[num_edited] = times[index]
             num_edited += 1
-        for index in group:
+        for index in group[:num_group]:
             sample = int(np.rint(times[index]))
             begin, end = max(sample - _NEAR_OVERLAPPED - 1, 0), min(sample + _NEAR_OVERLAPPED + 2, last + 1)
             _update_log_odds(score, log_odds, energy, precision, log_prior, begin, end)
-        for index in group:
-            first, end = np.searchsorted(times, times[index] - around), np.searchsorted(times, times[index] + around)
-            for other in range(first, end):
-                if kept[other] and not is_in_group[other]:
-                    _forbid(spikes[other], log_odds, refractory)
-        for index in group:
-            sample, iteration = int(np.rint(times[index])), spikes[index, ITERATION]
-            new = _likeliest(sample, _NEAR_OVERLAPPED, score, log_odds, energy, precision, log_prior)
-            new[ITERATION] = iteration
-            cost = penalty[min(max(int(np.rint(new[TIME])), 0), last)]
-            kept[index] = new[LOG_ODDS] - cost > _THRESHOLD
-            is_other = new[TEMPLATE] != spikes[index, TEMPLATE] or abs(new[TIME] - times[index]) > _MOVED
-            if is_other or not kept[index]:
+            for step in (-1, 1):
+                other = index + step
+                while 0 <= other < num_spikes and abs(times[other] - times[index]) <= around:
+                    if is_kept[other] and not is_in_group[other]:
+                        _forbid(spikes[other], log_odds, refractory)
+                    other += step
+        for index in group[:num_group]:
+            sample, template = int(np.rint(times[index])), spikes[index, TEMPLATE]
+            _likeliest(sample, _NEAR_OVERLAPPED, score, log_odds, energy, precision, log_prior, spikes[index])
+            cost = penalty[min(max(int(np.rint(spikes[index, TIME])), 0), last)]
+            is_kept[index] = spikes[index, LOG_ODDS] - cost > _THRESHOLD
+            is_other = spikes[index, TEMPLATE] != template or abs(spikes[index, TIME] - times[index]) > _MOVED
+            if is_other or not is_kept[index]:
                 moved[num_moved] = times[index]
                 num_moved += 1
-            spikes[index] = new
-        for index in group:
-            if kept[index]:
+        for index in group[:num_group]:
+            if is_kept[index]:
                 _subtract(spikes[index], 1.0, score, penalty, energy, echo, first_lag, num_samples)
                 edited[num_edited] = spikes[index, TIME]
                 num_edited += 1
-    spikes = spikes[kept]
+    num_left = 0
+    for index in range(num_spikes):
+        if is_kept[index]:
+            _copy_row(spikes, index, spikes, num_left)
+            num_left += 1
     _update_around(
-        edited[:num_edited], spikes, score, log_odds, best, energy, precision, echo, first_lag, refractory, log_prior
-    )
-    return spikes, moved[:num_moved].copy()
+        edited[:num_edited], spikes, num_left, score, log_odds, best, energy, precision, echo, first_lag, refractory,
+        log_prior,
+    )  # fmt: skip
+    return num_left, moved[:num_moved]
 
 
 @compiled
 def _overlapping(times: np.ndarray, changed: np.ndarray, distance: float) -> np.ndarray:
-    """Which of sorted times are near to another one, and to one of those that have changed."""
-    found = np.empty(len(times), dtype=np.int64)
-    num_found = 0
+    """Which of sorted times are near to another one, and to one of those that have changed; bool [num_times]."""
+    found = np.zeros(len(times), dtype=np.bool_)
     for index in range(len(times)):
-        overlaps = (index > 0 and times[index] - times[index - 1] < distance) or (
-            index + 1 < len(times) and times[index + 1] - times[index] < distance
-        )
-        if not overlaps:
-            continue
-        first, end = (
-            np.searchsorted(changed, times[index] - distance),
-            np.searchsorted(changed, times[index] + distance),
-        )
-        if end > first:
-            found[num_found] = index
-            num_found += 1
-    return found[:num_found].copy()
-
-
-@compiled
-def _far_apart(times: np.ndarray, chosen: np.ndarray, distance: float) -> np.ndarray:
-    """As many of the chosen as are not near to each other, from the first on."""
-    group = np.empty(len(chosen), dtype=np.int64)
-    num_found, last = 0, -np.inf
-    for index in chosen:
-        if times[index] - last >= distance:
-            group[num_found] = index
-            num_found += 1
-            last = times[index]
-    return group[:num_found].copy()
+        before = index > 0 and times[index] - times[index - 1] < distance
+        if before or (index + 1 < len(times) and times[index + 1] - times[index] < distance):
+            for time in changed:
+                if abs(time - times[index]) <= distance:
+                    found[index] = True
+                    break
+    return found
 
 
 @compiled

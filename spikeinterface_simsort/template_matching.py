@@ -235,10 +235,10 @@ class TemplateMatcher:
 
     def _score(self, traces: np.ndarray, *, level: int) -> np.ndarray:
         """Products of each filter with a piece of traces, float32 [num_templates, num_samples_total]."""
-        padded = np.pad(traces, ((self.num_before, self.num_samples - self.num_before), (0, 0)))
+        padded = np.pad(traces, ((self.num_before, self.num_samples - self.num_before - 1), (0, 0)))
         with torch.inference_mode():
             signal = torch.from_numpy(np.ascontiguousarray(padded.T, dtype="float32"))
-            return conv1d(signal[None], self._filters[level])[0].numpy()[:, : len(traces)]
+            return conv1d(signal[None], self._filters[level])[0].numpy()
 
 
 def shift_matrix(num_samples: int, shift: float) -> np.ndarray:
