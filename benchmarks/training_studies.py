@@ -65,11 +65,11 @@ class Variant:
 
 
 def _at_rate(rate: float) -> Variant:
-    window = round(2048 * rate / 20000.0 / 16) * 16
+    samples = {"num_before": 28, "num_samples": 72, "window_samples": 2048}
     return Variant(
         config={
             "sampling_frequency": rate,
-            "detector": {"kwargs": {"window_samples": window}},
+            "detector": {"kwargs": {name: round(count * rate / 20000.0) for name, count in samples.items()}},
             "embedder": {"kwargs": {"num_samples": round(2.4 * rate / 1000)}},
         }
     )

@@ -1,8 +1,8 @@
 """Mixtures of Gaussians: a Bayesian one of any number whose width is nearly known, and one of two of the same width.
 
 The Bayesian model is that of Blei & Jordan 2006 (Bayesian Analysis 1:121): a Dirichlet process of Gaussians with
-Gauss-Wishart priors; the updates are those of Bishop 2006, chapter 10.2. Log densities of all components are one matrix product with
-the products of coordinates, and so are the sums that they are updated from: this is what takes the time.
+Gauss-Wishart priors; the updates are those of Bishop 2006, chapter 10.2. Log densities of all components are one matrix
+product with the products of coordinates, and so are the sums that they are updated from: this is what takes the time.
 """
 
 from __future__ import annotations

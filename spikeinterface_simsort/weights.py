@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from spikeinterface_simsort.models import (
         PatchTransformerDetector,
+        PeakPerceptronDetector,
         PerceptronEmbedder,
         RecurrentEmbedder,
         SampleTransformerDetector,
@@ -61,7 +62,7 @@ class Weights:
         Where the files lie.
     """
 
-    detector: PatchTransformerDetector | SampleTransformerDetector
+    detector: PeakPerceptronDetector | PatchTransformerDetector | SampleTransformerDetector
     embedder: PerceptronEmbedder | RecurrentEmbedder
     config: dict[str, Any]
     source: str

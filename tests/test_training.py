@@ -674,7 +674,7 @@ def test_model_card(neurons):
 
 
 def test_load_config(tmp_path):
-    assert run.load_config("default")["detector"]["architecture"] == "patch_transformer"
+    assert run.load_config("default")["detector"]["architecture"] == "peak_perceptron"
     path = tmp_path / "own.yaml"
     path.write_text(yaml.safe_dump(CONFIG), encoding="utf8")
     assert run.load_config(path) == CONFIG

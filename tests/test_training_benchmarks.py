@@ -85,8 +85,8 @@ def test_variants_say_what_training_can_do(study, tmp_path):
         recipe = load_recipe(config["recipe"])
         for field, value in variant.recipe.items():
             assert recipe.values[field] == value
-        window = config["detector"]["kwargs"]["window_samples"]
-        assert window % config["detector"]["kwargs"]["patch_samples"] == 0
+        seen_ms = 1000 * config["detector"]["kwargs"]["num_samples"] / config["sampling_frequency"]
+        assert seen_ms == pytest.approx(3.6)
         duration_ms = config["embedder"]["ms_before"] + config["embedder"]["ms_after"]
         num_samples = config["embedder"]["kwargs"]["num_samples"]
         assert num_samples == round(duration_ms * config["sampling_frequency"] / 1000)

@@ -1,10 +1,16 @@
 """Networks of the sorter: torch modules and nothing else, shared with training."""
 
-from spikeinterface_simsort.models.detector import PatchTransformerDetector, SampleTransformerDetector, build_detector
+from spikeinterface_simsort.models.detector import (
+    PatchTransformerDetector,
+    PeakPerceptronDetector,
+    SampleTransformerDetector,
+    build_detector,
+)
 from spikeinterface_simsort.models.embedder import PerceptronEmbedder, RecurrentEmbedder, build_embedder
 
 __all__ = [
     "PatchTransformerDetector",
+    "PeakPerceptronDetector",
     "PerceptronEmbedder",
     "RecurrentEmbedder",
     "SampleTransformerDetector",

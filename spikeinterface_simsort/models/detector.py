@@ -41,7 +41,7 @@ def _encoder(*, width: int, num_layers: int, num_heads: int, dropout: float, nor
 
 
 class PatchTransformerDetector(nn.Module):
-    """Transformer over patches of traces: the default detector.
+    """Transformer over patches of traces.
 
     A convolutional stem turns each patch of samples into one token; a linear head gives a logit
     for every sample of the patch. With 16 samples a token this is about a hundredth of the work
@@ -123,8 +123,8 @@ class PeakPerceptronDetector(nn.Module):
     """Perceptron that looks only where the traces rise out of the noise: the default detector.
 
     A sample is looked at if the energy of its channels, the sum of their squares, is a local maximum and large enough:
-    in noise alone, one sample in a hundred. Elsewhere, that is where nothing could be sorted anyway, the logit is that of
-    no spike. So nearly all of the work of a network that looks at every sample is saved.
+    in noise alone, two or three samples in a hundred. Elsewhere the logit is that of no spike. So nearly all of the work
+    of a network that looks at every sample is saved.
 
     Parameters
     ----------
@@ -228,13 +228,15 @@ _ARCHITECTURES = {
 }
 
 
-def build_detector(*, architecture: str, **kwargs: Any) -> PatchTransformerDetector | SampleTransformerDetector:
+def build_detector(
+    *, architecture: str, **kwargs: Any
+) -> PeakPerceptronDetector | PatchTransformerDetector | SampleTransformerDetector:
     """Make a detector with random weights.
 
     Parameters
     ----------
-    architecture : {"patch_transformer", "sample_transformer"}
-        The default's or the paper's.
+    architecture : {"peak_perceptron", "patch_transformer", "sample_transformer"}
+        The default's, one that looks at every sample, or the paper's.
     **kwargs
         Of that class.
 
