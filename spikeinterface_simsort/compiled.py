@@ -22,6 +22,11 @@ def compiled(function: Function) -> Function:
     -------
     callable
         Threads run it at the same time. Other processes load what was compiled, from the package's folder or, where
-        that cannot be written, from the user's cache (``NUMBA_CACHE_DIR``).
+        that cannot be written, from the user's cache (``NUMBA_CACHE_DIR``); where neither can, each compiles anew.
     """
-    return numba.njit(function, cache=True, nogil=True)
+    machine_code: Any
+    try:
+        machine_code = numba.njit(function, cache=True, nogil=True)
+    except RuntimeError:
+        machine_code = numba.njit(function, nogil=True)
+    return machine_code

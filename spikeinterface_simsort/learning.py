@@ -33,6 +33,8 @@ _SPIKES_PER_TEMPLATE = 1000
 _TAILS, _CLEAN_SHARE = (16, 30), 0.7
 # A template that mostly appears after another was subtracted, or at other amplitudes than its own, is a remainder.
 _LEAST_FIRST, _USUAL_AMPLITUDES = 0.3, (0.75, 1.35)
+# A spike is where its largest deflection is, if that is so many times as large as the one where it was detected.
+_CLEARLY_LARGER = 1.1
 # Displacements at which templates are made, and how far beyond those at which a unit fired it is extrapolated.
 _LEVELS, _BEYOND = np.arange(-2.0, 2.01, 0.25), 0.5
 
@@ -226,10 +228,26 @@ def learn_templates(
         # Where a unit drifts it keeps several templates: it is not merged before they are learned.
         merged, shifts = separation.merge(parts, take_turns=is_last)
         trains = [matches["time"][merged == unit] + shifts[merged == unit] for unit in np.unique(merged)]
+    shifts += _to_largest_deflections(waveforms, merged, shifts, num_before=num_before)
     # Those that are left out must not hide spikes from the others.
     _, first = np.unique(matches["template"], return_index=True)
     found = np.isin(np.arange(matcher.num_templates), matches["template"])
     return Templates(matcher=matcher.only(found), units=merged[first], shifts=shifts[first], drift=drift)
+
+
+def _to_largest_deflections(
+    waveforms: np.ndarray, units: np.ndarray, shifts: np.ndarray, *, num_before: int
+) -> np.ndarray:
+    """Samples from each spike to the largest deflection of its unit, where it was aligned to a smaller one."""
+    offsets = np.zeros(len(units))
+    for unit in np.unique(units):
+        members = units == unit
+        # Those that are to be shifted are aligned differently.
+        deflection = np.abs(waveforms[members & (shifts == 0)].mean(axis=0)).max(axis=1)
+        around = deflection[max(num_before - 1, 0) : num_before + 2].max()
+        if deflection.max() > _CLEARLY_LARGER * around:
+            offsets[members] = deflection.argmax() - num_before
+    return offsets
 
 
 def _matcher(

@@ -6,6 +6,8 @@ Spikes are rows of a float64 array with the columns `TIME` to `ITERATION`. Score
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from spikeinterface_simsort.compiled import compiled
@@ -59,7 +61,9 @@ def search(
     penalty = np.zeros(num_times, dtype=np.float32)
     _update_log_odds(score, log_odds, energy, precision, log_prior, 0, num_times)
     _update_best(log_odds, best, 0, num_times)
-    spikes, num_spikes = np.empty((64, NUM_COLUMNS)), np.int64(0)
+    spikes = np.empty((64, NUM_COLUMNS))
+    # All that it is passed to would be compiled once more for a literal.
+    num_spikes: Any = np.int64(0)
     changed = np.empty(0)
     num_taken = 0
     for refit in range(_MAX_REFITS + 1):

@@ -60,11 +60,15 @@ def test_points_that_are_all_the_same():
 @pytest.mark.parametrize(("gap", "share"), [(6.0, 0.5), (5.0, 0.1), (4.0, 0.3)])
 def test_two_gaussians_are_parted_between_them(gap, share):
     num = 2000
-    points, labels = draw(np.array([[0.0] * 6, [gap, *[0.0] * 5]]), [round(num * (1 - share)), round(num * share)], seed=1)
+    points, labels = draw(
+        np.array([[0.0] * 6, [gap, *[0.0] * 5]]), [round(num * (1 - share)), round(num * share)], seed=1
+    )
     axis, threshold = part_in_two(points, seed=0)
     second = points @ axis > threshold
     assert max(np.mean(second == labels), np.mean(second != labels)) > 0.97
-    theirs = GaussianMixture(n_components=2, covariance_type="tied", n_init=3, reg_covar=0.1, random_state=0).fit_predict(points)
+    theirs = GaussianMixture(
+        n_components=2, covariance_type="tied", n_init=3, reg_covar=0.1, random_state=0
+    ).fit_predict(points)
     assert adjusted_rand_score(theirs, second) > 0.95
 
 

@@ -123,8 +123,8 @@ class PeakPerceptronDetector(nn.Module):
     """Perceptron that looks only where the traces rise out of the noise: the default detector.
 
     A sample is looked at if the energy of its channels, the sum of their squares, is a local maximum and large enough:
-    in noise alone, two or three samples in a hundred. Elsewhere the logit is that of no spike. So nearly all of the work
-    of a network that looks at every sample is saved.
+    one or two in a hundred. Elsewhere the logit is that of no spike. So nearly all of the work of a network that looks
+    at every sample is saved.
 
     Parameters
     ----------
