@@ -47,8 +47,11 @@ def to_recording(trial: Trial) -> BaseRecording:
     recording.set_channel_gains(1.0)
     recording.set_channel_offsets(0.0)
     normals = np.tile([0.0, 0.0, 1.0], (len(trial.contact_positions), 1))
-    recording.set_probe(probe_of_contacts(Contacts(trial.contact_positions, trial.contact_radius_um, normals)))
-    return recording
+    # SpikeInterface 0.104 returns another recording, later versions change this one.
+    with_probe: Any = recording.set_probe(
+        probe_of_contacts(Contacts(trial.contact_positions, trial.contact_radius_um, normals))
+    )
+    return recording if with_probe is None else with_probe
 
 
 def to_sorting(trial: Trial) -> BaseSorting:

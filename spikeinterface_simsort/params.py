@@ -37,7 +37,7 @@ class SimSortParams:
     )
     device: str = _parameter("auto", "'auto' (CUDA, then MPS, then CPU), 'cpu', 'cuda', 'cuda:1', 'mps'")
     seed: int = _parameter(0, "Seed of everything random", minimum=0, maximum=2**32 - 1)
-    freq_min: float | None = _parameter(None, "Lower edge of the band in Hz (None: from the preset)", minimum=1.0)
+    freq_min: float | None = _parameter(None, "Lower edge of the band in Hz (None: from the preset)", minimum=100.0)
     freq_max: float | None = _parameter(None, "Upper edge of the band in Hz (None: from the preset)", minimum=100.0)
     whiten: bool | None = _parameter(None, "Whiten over channels (None: from the preset)")
     detect_threshold: float | None = _parameter(

@@ -103,7 +103,7 @@ def parameters(*, thorough: bool, is_odd: bool) -> Any:
     """Some of the parameters; of an odd recording also such as are out of their bounds."""
     values: dict[str, Any] = {
         "seed": st.integers(0, 2**32 - 1),
-        "freq_min": st.floats(50.0, 1000.0) | st.none(),
+        "freq_min": st.floats(100.0, 1000.0) | st.none(),
         "freq_max": st.floats(2000.0, 20000.0) | st.none(),
         "whiten": st.booleans(),
         "detect_threshold": st.floats(0.01, 0.999) | st.none(),

@@ -550,6 +550,7 @@ def test_bounds(parameter, bound: str) -> None:
         {"preset": "best"},
         {"clustering": "kmeans"},
         {"freq_min": 3000.0, "freq_max": 3000.0},
+        {"freq_min": 99.0},
     ],
     ids=str,
 )

@@ -108,7 +108,7 @@ def test_finds_what_the_sorter_finds(two_tetrodes: BaseRecording, tmp_path: Path
 def test_what_is_done_is_kept(
     short: BaseRecording, tmp_path: Path, quick: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    recording = make_groups(short, ["a", "b", "c"], broken=("b",)).save(folder=tmp_path / "recording")
+    recording = make_groups(short, ["a", "b", "c"], broken=("b",)).save(folder=tmp_path / "recording", verbose=False)
     folder = tmp_path / "out"
     with caplog.at_level(logging.INFO), pytest.raises(GroupsFailedError, match="1 of 3 groups") as caught:
         sort_one_by_one(recording, folder)
@@ -149,7 +149,7 @@ def unit_count(sorting: Any) -> int:
 
 
 def test_all_groups_fail(short: BaseRecording, tmp_path: Path, quick: list[str]) -> None:
-    recording = make_groups(short, ["a", "b"], broken=("a", "b")).save(folder=tmp_path / "recording")
+    recording = make_groups(short, ["a", "b"], broken=("a", "b")).save(folder=tmp_path / "recording", verbose=False)
     with pytest.raises(GroupsFailedError, match="Nothing was sorted") as caught:
         sort_one_by_one(recording, tmp_path / "out")
     assert caught.value.sorting is None and list(caught.value.failures) == ["a", "b"]
@@ -337,7 +337,7 @@ def test_command(
     quick_picture: None,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    make_groups(short, ["a", "b", "c"], broken=("b",)).save(folder=tmp_path / "recording")
+    make_groups(short, ["a", "b", "c"], broken=("b",)).save(folder=tmp_path / "recording", verbose=False)
     output = tmp_path / "out"
     command = ["sort", str(tmp_path / "recording"), "--n-jobs", "1", "--output", str(output)]
     assert main(command) == 1
@@ -384,7 +384,7 @@ def test_command(
 def test_command_all_groups_fail(
     short: BaseRecording, tmp_path: Path, quick: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    make_groups(short, ["a", "b"], broken=("a", "b")).save(folder=tmp_path / "recording")
+    make_groups(short, ["a", "b"], broken=("a", "b")).save(folder=tmp_path / "recording", verbose=False)
     assert main(["sort", str(tmp_path / "recording"), "--n-jobs", "1", "--output", str(tmp_path / "out")]) == 1
     captured = capsys.readouterr()
     assert captured.out == "" and "2 of 2 groups could not be sorted. Nothing was sorted." in captured.err
