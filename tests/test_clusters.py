@@ -13,6 +13,7 @@ from spikeinterface.core import BaseRecording
 
 from spikeinterface_simsort import WithSimSort
 from spikeinterface_simsort.group_runs import join_groups
+from tests.conftest import elsewhere
 
 # Keeps what it was asked, and runs the script from elsewhere, as a batch system would.
 SBATCH = """#!/bin/sh
@@ -26,7 +27,7 @@ echo "Submitted batch job 1"
 @pytest.fixture(scope="module")
 def tetrodes(trial: Any, tmp_path_factory: pytest.TempPathFactory) -> BaseRecording:
     short = trial[0].frame_slice(0, 4 * 30000)
-    both: Any = si.aggregate_channels([short, short.rename_channels(["a", "b", "c", "d"])])
+    both: Any = si.aggregate_channels([short, elsewhere(short, ["a", "b", "c", "d"])])
     both.set_property("group", [0] * 4 + [1] * 4)
     return both.save(folder=tmp_path_factory.mktemp("tetrodes") / "recording", verbose=False)
 

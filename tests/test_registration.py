@@ -11,6 +11,7 @@ from spikeinterface.sorters import sorterlist
 
 from spikeinterface_simsort import SimSortSorter, WithSimSort
 from spikeinterface_simsort.registration import register
+from tests.conftest import elsewhere
 
 
 def python(code, *args):
@@ -48,7 +49,7 @@ def test_import_is_light():
 def two_groups(trial, tmp_path_factory):
     recording, _ = trial
     short = recording.frame_slice(0, 5 * 30000)
-    both = si.aggregate_channels([short, short.rename_channels(["a", "b", "c", "d"])])
+    both = si.aggregate_channels([short, elsewhere(short, ["a", "b", "c", "d"])])
     both.set_property("group", [0] * 4 + [1] * 4)
     return both.save(folder=tmp_path_factory.mktemp("groups") / "recording")
 

@@ -14,6 +14,7 @@ from spikeinterface.sorters.utils import SpikeSortingError
 import spikeinterface_simsort
 from spikeinterface_simsort.params import ParameterError
 from spikeinterface_simsort.sorter import SimSortSorter
+from tests.conftest import elsewhere
 
 
 def run(recording, folder, **kwargs):
@@ -127,7 +128,7 @@ def test_segment_too_short(trial, tmp_path):
 
 def test_groups(trial, sorted_trial, tmp_path):
     recording, _ = trial
-    second = recording.rename_channels([f"second{i}" for i in range(4)])
+    second = elsewhere(recording, [f"second{i}" for i in range(4)])
     both = si.aggregate_channels([recording, second])
     both.set_property("group", ["left"] * 4 + ["right"] * 4)
     sorting = run(both, tmp_path / "out")
@@ -145,7 +146,7 @@ def test_other_numbers_of_channels(trial, tmp_path, num_channels):
     if num_channels <= 4:
         part = recording.select_channels(recording.channel_ids[:num_channels])
     else:
-        more = recording.select_channels(recording.channel_ids[:2]).rename_channels(["more0", "more1"])
+        more = elsewhere(recording.select_channels(recording.channel_ids[:2]), ["more0", "more1"])
         part = si.aggregate_channels([recording, more])
         part.set_property("group", [0] * num_channels)
     sorting = run(part, tmp_path / "out")
