@@ -76,6 +76,7 @@ bench-full: $(VENV)/.installed-benchmarks $(MOUNTAINSORT4)/.installed ## The sam
 	$(BIN)/python -m benchmarks.clustering_ablation --datasets runs/benchmarks/data --num-recordings 4 --output benchmarks/results/clustering_ablation.csv --figure docs/clustering_ablation.png
 	$(BIN)/python -m benchmarks.scaling --runs runs/benchmarks/scaling --output benchmarks/results/time_scaling.csv --figure docs/time_scaling.png
 	$(BIN)/python -m benchmarks.many_tetrodes --runs runs/benchmarks/many_tetrodes --output benchmarks/results/many_tetrodes.csv
+	$(BIN)/python -m benchmarks.tetrodes_by_sorter --runs runs/benchmarks/tetrodes_by_sorter --output benchmarks/results/tetrodes_by_sorter.csv
 	$(if $(BANK),$(BIN)/python -m benchmarks.conditions --bank $(BANK) --runs runs/benchmarks/conditions --output benchmarks/results/conditions.csv --figure docs/conditions.png)
 	$(if $(BANK),$(BIN)/python -m benchmarks.ibl_waveforms --bank $(BANK) --output benchmarks/results/ibl_waveforms.csv)
 	$(if $(SHARED),$(BIN)/python -m benchmarks.real_recordings --recordings $(SHARED)/recordings/locust --runs runs/benchmarks/real --output benchmarks/results/real_recordings.csv --figure docs/real_recordings.png)
