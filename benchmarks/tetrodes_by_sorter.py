@@ -85,10 +85,9 @@ def measure(
                 status = "timeout" if code is None else "failed" if code else "ok"
                 shutil.rmtree(output, ignore_errors=True)
                 path.write_text(json.dumps({"seconds": seconds, "peak_mb": peak_mb, "status": status}), "utf8")
-            rows.append({**size, "sorter": sorter, **json.loads(path.read_text("utf8"))})
-            logger.info(
-                "%d x %d min, %s: %.1f s (%s)", tetrodes, minutes, sorter, *map(rows[-1].get, ("seconds", "status"))
-            )
+            run = json.loads(path.read_text("utf8"))
+            logger.info("%d x %d min, %s: %.1f s (%s)", tetrodes, minutes, sorter, run["seconds"], run["status"])
+            rows.append({**size, "sorter": sorter, **run})
         for row in rows[first:]:
             row["ratio"] = row["seconds"] / rows[first]["seconds"]
     return pd.DataFrame(rows)

@@ -11,7 +11,7 @@ from spikeinterface_simsort.params import ParameterError, SimSortParams
 
 # Fewer spikes than this are one cluster: nothing can be said of their density.
 _MIN_SPIKES_SPLIT = 30
-_SPIKES_PER_BLOCK = 100_000
+_SPIKES_PER_BLOCK = 50_000
 
 # The embedder is calibrated: within a unit, the variance is about 1 along every dimension. A dimension whose
 # variance over all spikes is not larger separates nothing.

@@ -16,8 +16,7 @@ from scipy.special import digamma, expit
 _PRIOR_OF_MEANS = 0.01
 # Of the Dirichlet process: the smaller, the fewer components.
 _CONCENTRATION = 0.01
-_SPIKES_PER_BLOCK = 50_000
-# The bound on the evidence, a spike, has converged when it changes by less.
+# The mixture has converged when the log likelihood of a spike changes by less.
 _TOLERANCE = 1e-7
 _SMALLEST = 1e-9
 # Starts of the mixture of two, its steps, and the gain of log likelihood, a spike, at which it has converged.
@@ -44,11 +43,7 @@ class Mixture:
 
     def predict(self, points: np.ndarray) -> np.ndarray:
         """Likeliest component of each point, int64 [num_points]."""
-        labels = np.empty(len(points), dtype="int64")
-        for start in range(0, len(points), _SPIKES_PER_BLOCK):
-            block = points[start : start + _SPIKES_PER_BLOCK].astype("float64")
-            labels[start : start + len(block)] = (_products(block) @ self.coefficients).argmax(axis=1)
-        return labels
+        return (_products(points.astype("float64")) @ self.coefficients).argmax(axis=1)
 
 
 def fit_mixture(
