@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import gaussian_filter1d
 from threadpoolctl import threadpool_limits
 
 from spikeinterface_simsort.mixture import fit_mixture
@@ -165,12 +164,19 @@ def has_valley(points: np.ndarray, others: np.ndarray) -> bool:
     projected = np.concatenate([points, others]) @ axis - points.mean(axis=0) @ axis
     step = 0.1
     edges = np.arange(-4.0, gap + 4.0 + step, step)
-    density = gaussian_filter1d(np.histogram(projected, edges)[0].astype("float64"), 0.4 / step)
+    density = _smoothed(np.histogram(projected, edges)[0], width=0.4 / step)
     centres = edges[:-1] + step / 2
     middle = gap / 2
     left, right = density[centres < middle], density[centres >= middle]
     between = density[(centres >= centres[left.argmax()]) & (centres <= centres[len(left) + right.argmax()])]
     return bool(between.min() < _VALLEY * min(left.max(), right.max()))
+
+
+def _smoothed(counts: np.ndarray, *, width: float) -> np.ndarray:
+    """Counts smoothed by a Gaussian of a width in bins; at its ends, a histogram goes on as its reflection."""
+    reach = int(4 * width + 0.5)
+    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
+    return np.convolve(np.pad(counts.astype("float64"), reach, mode="symmetric"), kernel / kernel.sum(), mode="valid")
 
 
 def discriminant_axis(points: np.ndarray, others: np.ndarray) -> np.ndarray:

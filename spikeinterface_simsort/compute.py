@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
+import platform
+import sys
 import tempfile
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -11,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from spikeinterface.core import BaseRecording, get_global_job_kwargs
 from spikeinterface.core.job_tools import fix_job_kwargs
 from spikeinterface.core.node_pipeline import PipelineNode, run_node_pipeline
+from threadpoolctl import threadpool_limits
 
 from spikeinterface_simsort.cores import default_num_jobs
 from spikeinterface_simsort.params import ParameterError
@@ -42,6 +45,10 @@ def choose_device(device: str) -> str:
     ParameterError
         There is no such device.
     """
+    if device == "cpu" or (device == "auto" and not _may_have_gpu()):
+        return "cpu"
+    import torch
+
     if device == "auto":
         if torch.cuda.is_available():
             return "cuda"
@@ -53,13 +60,27 @@ def choose_device(device: str) -> str:
     return device
 
 
+def _may_have_gpu() -> bool:
+    """Whether it is worth a second or two to ask torch: there is a driver, or this is a Mac with a GPU of its own."""
+    if sys.platform == "darwin":
+        return platform.machine() == "arm64"
+    if Path("/dev/kfd").exists():
+        return True
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
 def limit_threads_in_workers() -> None:
-    """Let torch use one thread where this process is somebody's worker.
+    """Let matrix products use one thread where this process is somebody's worker.
 
     Its siblings use the other cores; and a forked process that asks for threads which its parent had waits forever.
     """
     if multiprocessing.parent_process() is not None:
-        torch.set_num_threads(1)
+        threadpool_limits(1)
+        _limit_torch(1)
 
 
 def job_arguments(job_kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -161,17 +182,29 @@ def run_nodes_to_disk(
 
 @contextmanager
 def one_thread_each(num_jobs: int) -> Generator[None, None, None]:
-    """Keep several jobs from asking torch for all cores each, while they run.
+    """Keep several jobs from asking for all cores each, for matrix products, while they run.
 
     Parameters
     ----------
     num_jobs : int
-        If it is only one, torch uses as many threads as before.
+        If it is only one, it uses as many threads as before.
     """
-    before = torch.get_num_threads()
-    if num_jobs > 1:
-        torch.set_num_threads(1)
-    try:
+    if num_jobs == 1:
         yield
+        return
+    before = _limit_torch(1)
+    try:
+        with threadpool_limits(1):
+            yield
     finally:
-        torch.set_num_threads(before)
+        _limit_torch(before)
+
+
+def _limit_torch(num_threads: int | None) -> int | None:
+    """Set torch's threads, which no other library can limit, and return their number before, if torch is loaded."""
+    torch = sys.modules.get("torch")
+    if torch is None or num_threads is None:
+        return None
+    before = torch.get_num_threads()
+    torch.set_num_threads(num_threads)
+    return before

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
+from scipy.special import expit
 from spikeinterface.core import BaseRecording
 from spikeinterface.core.base import base_peak_dtype
 from spikeinterface.core.node_pipeline import PeakDetector
 
+from spikeinterface_simsort.inference import as_function
 from spikeinterface_simsort.peaks import EDGE_SHARE, find_peaks
 from spikeinterface_simsort.preprocessing import check_finite
 from spikeinterface_simsort.resampling import SamplingGrid
 from spikeinterface_simsort.waveforms import align_peaks
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from spikeinterface_simsort.inference import Detector
 
 # Windows a batch: large enough for matrix products, small enough for any memory.
 _WINDOWS_PER_BATCH = 16
@@ -27,7 +35,7 @@ class NetworkPeakDetector(PeakDetector):
     ----------
     recording : BaseRecording
         Preprocessed.
-    network : torch.nn.Module
+    network : torch.nn.Module or PeakPerceptron
         Detector: [batch, window_samples, num_channels] -> logits [batch, window_samples].
     model_frequency : float
         Its sampling frequency, in Hz.
@@ -47,7 +55,7 @@ class NetworkPeakDetector(PeakDetector):
         self,
         recording: BaseRecording,
         *,
-        network: torch.nn.Module,
+        network: nn.Module | Detector,
         model_frequency: float,
         device: str = "cpu",
         threshold: float = 0.5,
@@ -56,8 +64,8 @@ class NetworkPeakDetector(PeakDetector):
         return_output: bool = True,
     ) -> None:
         super().__init__(recording, return_output=return_output)
-        self.network = network.to(device).eval()
-        self.device = device
+        self.network = network
+        self._logits = as_function(network, device=device, batch_size=_WINDOWS_PER_BATCH)
         self.threshold = threshold
         self.grid = SamplingGrid.between(
             recording_frequency=recording.get_sampling_frequency(), model_frequency=model_frequency
@@ -149,12 +157,14 @@ class NetworkPeakDetector(PeakDetector):
         before, after = max(-begin, 0), max(begin + length - len(model_traces), 0)
         chunk = np.pad(model_traces[max(begin, 0) : begin + length], ((before, after), (0, 0)))
         chunk = pad_channels(chunk, num_channels=self.network.num_channels)  # pyright: ignore[reportArgumentType]
-        windows = torch.from_numpy(np.ascontiguousarray(chunk)).to(self.device)
-        windows = windows.unfold(0, self.window_samples, self.hop_samples).transpose(1, 2)
-        with torch.inference_mode():
-            logits = torch.cat([self.network(batch) for batch in windows.split(_WINDOWS_PER_BATCH)])
-            kept = logits[:, self.edge_samples : self.edge_samples + self.hop_samples].reshape(-1)
-            probability = torch.sigmoid(kept).cpu().numpy()
+        chunk = np.ascontiguousarray(chunk)
+        windows = np.lib.stride_tricks.as_strided(
+            chunk,
+            shape=(last_window - first_window + 1, self.window_samples, chunk.shape[1]),
+            strides=(self.hop_samples * chunk.strides[0], *chunk.strides),
+        )
+        kept = self._logits(windows)[:, self.edge_samples : self.edge_samples + self.hop_samples]
+        probability = expit(kept.reshape(-1))
         offset = start - first_window * self.hop_samples
         return probability[offset : offset + stop - start]
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
 from spikeinterface.core import BaseRecording
 from spikeinterface.core.node_pipeline import PipelineNode
 
 from spikeinterface_simsort.detection import pad_channels
+from spikeinterface_simsort.inference import as_function
 from spikeinterface_simsort.resampling import SamplingGrid
 from spikeinterface_simsort.waveforms import align_peaks, extract_waveforms
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from spikeinterface_simsort.inference import Embedder
 
 _SPIKES_PER_BATCH = 1024
 
@@ -25,7 +32,7 @@ class NetworkEmbedder(PipelineNode):
         Preprocessed.
     parents : list of PipelineNode
         The detector.
-    network : torch.nn.Module
+    network : torch.nn.Module or WaveformPerceptron
         Embedder: [batch, num_samples, num_channels] -> [batch, embedding_dim].
     model_frequency : float
         Its sampling frequency, in Hz.
@@ -46,7 +53,7 @@ class NetworkEmbedder(PipelineNode):
         recording: BaseRecording,
         *,
         parents: list[PipelineNode],
-        network: torch.nn.Module,
+        network: nn.Module | Embedder,
         model_frequency: float,
         ms_before: float,
         device: str = "cpu",
@@ -54,8 +61,8 @@ class NetworkEmbedder(PipelineNode):
         return_output: bool | tuple[bool, ...] = True,
     ) -> None:
         super().__init__(recording, return_output=return_output, parents=parents)  # pyright: ignore[reportArgumentType]
-        self.network = network.to(device).eval()
-        self.device = device
+        self.network = network
+        self._embedding = as_function(network, device=device, batch_size=_SPIKES_PER_BATCH)
         self.grid = SamplingGrid.between(
             recording_frequency=recording.get_sampling_frequency(), model_frequency=model_frequency
         )
@@ -99,7 +106,4 @@ class NetworkEmbedder(PipelineNode):
         if len(waveforms) == 0:
             return np.empty((0, self.network.embedding_dim), dtype="float32")  # pyright: ignore[reportCallIssue, reportArgumentType]
         padded = pad_channels(waveforms, num_channels=self.network.num_channels)  # pyright: ignore[reportArgumentType]
-        batches = torch.from_numpy(padded).to(self.device).split(_SPIKES_PER_BATCH)
-        with torch.inference_mode():
-            embedding = torch.cat([self.network(batch) for batch in batches])
-        return embedding.cpu().numpy()
+        return self._embedding(padded)

@@ -133,7 +133,7 @@ def sort_by_group(
     check_recording(recording)
     if not (recording.check_serializability("json") or recording.check_serializability("pickle")):
         raise RecordingError("The recording is in memory only: save it first, recording = recording.save(folder=...).")
-    weights = load_weights(params.weights, device=choose_device(params.device))
+    weights = load_weights(params.weights, device=choose_device(params.device), trainable=False)
     description = describe_run(recording, params=params, weights=weights.config)
     folder = Path(folder).expanduser().resolve()
     with run_folder(folder, description=description, overwrite=overwrite):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import mannwhitneyu, poisson
+from scipy.special import ndtr, pdtr
 
 # One neuron does not fire twice within these, in ms; two that know nothing of each other do. Less than this share of
 # what chance makes of it is one neuron's, and some other spikes.
@@ -77,7 +77,22 @@ def differ_by_pauses(times: np.ndarray, others: np.ndarray) -> bool:
     order = np.argsort(both, kind="stable")
     # What differs by less than a sample does so by rounding.
     pauses, is_first = np.diff(both[order]).round(4), order[1:] < len(times)
-    return float(mannwhitneyu(pauses[is_first], pauses[~is_first]).pvalue) < _SURELY
+    return _rank_sum_p_value(pauses, is_first) < _SURELY
+
+
+def _rank_sum_p_value(values: np.ndarray, is_first: np.ndarray) -> float:
+    """How likely the ranks of two samples differ as much by chance: the two-sided test of Mann & Whitney 1947.
+
+    As `scipy.stats.mannwhitneyu` for large samples, with ties, but `scipy.stats` takes a quarter of a second to load.
+    """
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    # Equal values share the mean of their ranks.
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]
+    total, first = len(values), int(is_first.sum())
+    pairs = first * (total - first)
+    away = abs(ranks[is_first].sum() - first * (first + 1) / 2 - pairs / 2)
+    variance = pairs / 12 * (total + 1 - (counts.astype("float64") ** 3 - counts).sum() / (total * (total - 1)))
+    return float(min(2 * ndtr(-(away - 0.5) / np.sqrt(variance)), 1.0)) if variance > 0 else 1.0
 
 
 def fire_independently(times: np.ndarray, others: np.ndarray) -> bool:
@@ -116,7 +131,7 @@ def share_refractory_period(times: np.ndarray, others: np.ndarray, *, by_chance:
     (near, far), (low, high) = _RECOVERY_MS, _NEARBY_MS
     expected = count_intervals(times, others, between_ms=_NEARBY_MS) * (far - near) / (high - low)
     count = count_intervals(times, others, between_ms=_RECOVERY_MS)
-    return count < _MOST_RECOVERED * expected and float(poisson.cdf(count, expected)) < by_chance
+    return count < _MOST_RECOVERED * expected and float(pdtr(count, expected)) < by_chance
 
 
 def count_intervals(times: np.ndarray, others: np.ndarray, *, between_ms: tuple[float, float]) -> int:

@@ -13,7 +13,7 @@ from spikeinterface_simsort.resampling import SamplingGrid
 
 # So many samples, a quarter of an hour of a tetrode at 20 kHz or 290 MB, are kept in memory.
 _MOST_IN_MEMORY = 72_000_000
-_CHUNK_S = 10.0
+_CHUNK_S = 3.0
 
 
 class AtModelRate(BasePreprocessor):

@@ -70,7 +70,7 @@ def sort(recording: BaseRecording, *, params: SimSortParams | None = None) -> Nu
     """
     params = (params or SimSortParams()).resolve()
     limit_threads_in_workers()
-    weights = load_weights(params.weights, device=choose_device(params.device))
+    weights = load_weights(params.weights, device=choose_device(params.device), trainable=False)
     found: list[tuple[Any, BaseRecording, Unit, list[np.ndarray]]] = []
     for group, part in split_groups(recording):
         peaks, units = sort_group(part, weights=weights, params=params)
@@ -401,7 +401,8 @@ def _in_memory(recording: BaseRecording, *, params: SimSortParams) -> BaseRecord
     arguments = job_arguments(params.job_kwargs)
     if arguments["pool_engine"] != "thread":
         return recording
-    return keep_in_memory(recording, num_threads=arguments["n_jobs"])
+    with one_thread_each(arguments["n_jobs"]):
+        return keep_in_memory(recording, num_threads=arguments["n_jobs"])
 
 
 def _at_frames(peaks: np.ndarray, recording: BaseRecording, *, grid: SamplingGrid) -> np.ndarray:

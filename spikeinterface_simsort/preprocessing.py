@@ -6,18 +6,16 @@ import logging
 
 import numpy as np
 from spikeinterface.core import BaseRecording, get_random_data_chunks
-from spikeinterface.preprocessing import bandpass_filter, clip, scale, unsigned_to_signed, whiten
+from spikeinterface.preprocessing import clip, scale, unsigned_to_signed, whiten
 
+from spikeinterface_simsort.band_pass import BandPass
 from spikeinterface_simsort.params import SimSortParams
 from spikeinterface_simsort.resampling import NYQUIST_SHARE
 from spikeinterface_simsort.saturation import SilenceSaturated, find_still, still_samples
 
 logger = logging.getLogger(__name__)
 
-# The filter has rung out within this margin to less than float32 can tell: chunks do not show in the result.
-_FILTER_MARGIN_MS = 40.0
-_FILTER_ORDER = 3
-# The filter starts from its own reflection of so many samples, at most.
+# The filter's ends reach so far, at most.
 _MIN_SEGMENT_SAMPLES = 100
 # Median absolute deviation of a Gaussian, in standard deviations.
 _MAD_OF_SD = 0.6744897501960817
@@ -64,14 +62,7 @@ def preprocess(recording: BaseRecording, *, params: SimSortParams) -> BaseRecord
     assert params.freq_min is not None and params.freq_max is not None
     if np.dtype(recording.get_dtype()).kind == "u":
         recording = unsigned_to_signed(recording)
-    filtered = bandpass_filter(
-        recording,
-        freq_min=params.freq_min,
-        freq_max=min(params.freq_max, NYQUIST_SHARE * rate / 2),
-        filter_order=_FILTER_ORDER,
-        margin_ms=_FILTER_MARGIN_MS,
-        dtype="float32",
-    )
+    filtered = BandPass(recording, params.freq_min, min(params.freq_max, NYQUIST_SHARE * rate / 2))
     noise = estimate_noise(filtered, seed=params.seed)
     raw = get_random_data_chunks(recording, return_in_uV=False, seed=params.seed, concatenated=False)
     dead = find_dead(raw, noise, sampling_frequency=rate)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 import numpy as np
-from scipy import signal
+from numpy.lib.stride_tricks import as_strided
 
 # The upper edge of the band lies no higher than this share of half the sampling frequency.
 NYQUIST_SHARE = 0.9
-# Half the length of SciPy's default anti-aliasing filter, in samples of the slower rate.
-_FILTER_REACH = 10
+# Half the length of the anti-aliasing filter, in samples of the slower rate, and the shape of its Kaiser window: those of
+# SciPy's `resample_poly`.
+_FILTER_REACH, _KAISER_BETA = 10, 5.0
+# So many samples, about, are computed by one matrix product from the same frames.
+_SAMPLES_PER_PRODUCT = 32
 
 
 @dataclass(frozen=True)
@@ -67,5 +71,55 @@ class SamplingGrid:
         if self.up == self.down:
             return traces, first_frame
         skip = -first_frame % self.down
-        resampled = signal.resample_poly(traces[skip:], self.up, self.down, axis=0)
-        return resampled.astype("float32", copy=False), (first_frame + skip) // self.down * self.up
+        return _resample(traces[skip:], self.up, self.down), (first_frame + skip) // self.down * self.up
+
+
+def _resample(traces: np.ndarray, up: int, down: int) -> np.ndarray:
+    """Interpolate with zeros, low-pass and decimate, but only what is not zero and is kept; beyond its ends all is zero.
+
+    The filter is the same for all samples that lie alike between frames, every `up` samples. So the frames around each
+    of these form the rows of a matrix, and its product with a matrix of the filter's coefficients gives the samples.
+    """
+    num_frames, num_channels = traces.shape
+    num_samples = -(-num_frames * up // down)
+    reach = _reach_frames(up, down)
+    periods = max(1, round(_SAMPLES_PER_PRODUCT / up))
+    stride, num_rows = periods * down, -(-num_samples // (periods * up))
+    padded = np.zeros((num_channels, num_rows * stride + 2 * reach), dtype="float32")
+    padded[:, reach : reach + num_frames] = traces.T
+    resampled = np.empty((num_channels, num_rows, periods * up), dtype="float32")
+    for begin in range(0, periods * up, _SAMPLES_PER_PRODUCT):
+        coefficients, first = _coefficients(up, down, begin, min(begin + _SAMPLES_PER_PRODUCT, periods * up))
+        step = padded.itemsize
+        rows = as_strided(
+            padded[:, first:],
+            (num_channels, num_rows, len(coefficients)),
+            (padded.strides[0], stride * step, step),
+            writeable=False,
+        )
+        resampled[:, :, begin : begin + coefficients.shape[1]] = rows @ coefficients
+    return np.ascontiguousarray(resampled.reshape(num_channels, -1)[:, :num_samples].T)
+
+
+def _reach_frames(up: int, down: int) -> int:
+    """Frames on either side of a sample that have a say in it."""
+    return _FILTER_REACH * max(up, down) // up + 1
+
+
+@lru_cache(maxsize=256)
+def _coefficients(up: int, down: int, begin: int, end: int) -> tuple[np.ndarray, int]:
+    """Weights of frames in the samples between two, float32 [num_frames, num_samples], and the first of the frames.
+
+    Frames count from as many before the first sample as have a say in it.
+    """
+    half = _FILTER_REACH * max(up, down)
+    at = np.arange(-half, half + 1)
+    low_pass = np.sinc(at / max(up, down)) * np.kaiser(2 * half + 1, _KAISER_BETA)
+    low_pass *= up / low_pass.sum()
+    reach = _reach_frames(up, down)
+    samples = np.arange(begin, end) * down
+    first, last = samples[0] // up, samples[-1] // up + 2 * reach
+    frames = np.arange(first, last + 1) - reach
+    apart = samples[None] - frames[:, None] * up
+    weights = np.where(np.abs(apart) <= half, low_pass[np.clip(apart + half, 0, 2 * half)], 0.0)
+    return weights.astype("float32"), int(first)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.ndimage import maximum_filter1d
 from spikeinterface.core import BaseRecording
 from spikeinterface.preprocessing.basepreprocessor import BasePreprocessor, BasePreprocessorSegment
 
@@ -66,6 +65,9 @@ class _SilencedSegment(BasePreprocessorSegment):
         saturated = find_still(raw, min_samples=self._min_still, among=self._beyond(raw))
         if not saturated.any():
             return traces
+        # Imported here: it takes a tenth of a second to load, and few recordings need it.
+        from scipy.ndimage import maximum_filter1d
+
         num_saturated = saturated.sum(axis=1)
         saturated[(num_saturated >= 2) & (2 * num_saturated >= saturated.shape[1])] = True
         near = maximum_filter1d(saturated.view("uint8"), 2 * self._smeared + 1, axis=0, mode="constant")

@@ -12,8 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 
 import numpy as np
-import torch
-from torch.nn.functional import conv1d
+from numpy.lib.stride_tricks import sliding_window_view
 
 from spikeinterface_simsort.search_kernels import SHIFTS, cleaned_windows
 from spikeinterface_simsort.template_search import TemplateScores, find_spikes, match_dtype
@@ -31,6 +30,8 @@ _PIECE_SAMPLES = 50_000
 _MARGIN_WINDOWS = 20
 # Spikes of a template that are looked at to know whether it is needed.
 _MOST_TESTED = 60
+# Times for which scores are computed together.
+_TIMES_PER_BLOCK = 512
 
 
 class TemplateMatcher:
@@ -77,7 +78,7 @@ class TemplateMatcher:
         flat = self.templates.reshape(-1, self.num_samples * self.num_channels)
         filters = (flat @ whitener.precision).reshape(self.templates.shape)
         self.energy = (filters * self.templates).sum(axis=(2, 3))
-        self._filters = torch.from_numpy(np.ascontiguousarray(filters.transpose(0, 1, 3, 2)))
+        self._filters = filters
         self._scores = [
             TemplateScores(
                 energy=self.energy[level],
@@ -94,11 +95,10 @@ class TemplateMatcher:
     def _echo_at(self, level: int) -> np.ndarray:
         """What a template at one time adds to the scores of all at the times around it."""
         num_samples = self.shifted.shape[3]
-        flat = self.shifted[level].reshape(-1, num_samples, self.num_channels).transpose(0, 2, 1)
+        flat = self.shifted[level].reshape(-1, num_samples, self.num_channels)
         reach = self.num_samples - 1
-        padded = torch.from_numpy(np.pad(flat, ((0, 0), (0, 0), (reach, reach))))
-        with torch.inference_mode():
-            echo = conv1d(padded, self._filters[level]).numpy()
+        padded = np.pad(flat, ((0, 0), (reach, reach), (0, 0)))
+        echo = np.stack([_correlate(waveform, self._filters[level]) for waveform in padded])
         return echo.reshape(self.num_templates, len(SHIFTS), self.num_templates, num_samples + reach)
 
     def margin_samples(self) -> int:
@@ -217,7 +217,7 @@ class TemplateMatcher:
         part.templates, part.shifted, part.energy = (
             array[:, chosen] for array in (self.templates, self.shifted, self.energy)
         )
-        part._filters = self._filters[:, torch.from_numpy(chosen)]
+        part._filters = self._filters[:, chosen]
         part._scores = [scores.only(chosen) for scores in self._scores]
         return part
 
@@ -236,9 +236,32 @@ class TemplateMatcher:
     def _score(self, traces: np.ndarray, *, level: int) -> np.ndarray:
         """Products of each filter with a piece of traces, float32 [num_templates, num_samples_total]."""
         padded = np.pad(traces, ((self.num_before, self.num_samples - self.num_before - 1), (0, 0)))
-        with torch.inference_mode():
-            signal = torch.from_numpy(np.ascontiguousarray(padded.T, dtype="float32"))
-            return conv1d(signal[None], self._filters[level])[0].numpy()
+        return _correlate(padded.astype("float32", copy=False), self._filters[level])
+
+
+def _correlate(traces: np.ndarray, filters: np.ndarray) -> np.ndarray:
+    """Products of filters with all windows of traces, float32 [num_filters, num_windows].
+
+    Parameters
+    ----------
+    traces : np.ndarray, float32 [num_samples_total, num_channels]
+        As long as a filter at least.
+    filters : np.ndarray, float32 [num_filters, num_samples, num_channels]
+        Of one length.
+
+    Returns
+    -------
+    np.ndarray, float32 [num_filters, num_samples_total - num_samples + 1]
+    """
+    num_filters, num_samples, num_channels = filters.shape
+    rows = filters.transpose(0, 2, 1).reshape(num_filters, num_channels * num_samples)
+    delayed = sliding_window_view(np.ascontiguousarray(traces.T), num_samples, axis=1).transpose(0, 2, 1)
+    products = np.empty((num_filters, delayed.shape[2]), dtype="float32")
+    for start in range(0, delayed.shape[2], _TIMES_PER_BLOCK):
+        block = delayed[:, :, start : start + _TIMES_PER_BLOCK]
+        # One matrix product, of a copy that a processor's own memory holds.
+        np.matmul(rows, block.reshape(len(rows.T), -1), out=products[:, start : start + _TIMES_PER_BLOCK])
+    return products
 
 
 def shift_matrix(num_samples: int, shift: float) -> np.ndarray:

@@ -29,13 +29,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from spikeinterface_simsort.models import (
-        PatchTransformerDetector,
-        PeakPerceptronDetector,
-        PerceptronEmbedder,
-        RecurrentEmbedder,
-        SampleTransformerDetector,
-    )
+    from spikeinterface_simsort.inference import Detector, Embedder
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +46,7 @@ class Weights:
 
     Attributes
     ----------
-    detector, embedder : torch.nn.Module
+    detector, embedder : torch.nn.Module, or PeakPerceptron and WaveformPerceptron
         In evaluation mode, on the device asked for.
     config : dict
         Contents of config.json.
@@ -62,8 +56,8 @@ class Weights:
         Where the files lie.
     """
 
-    detector: PeakPerceptronDetector | PatchTransformerDetector | SampleTransformerDetector
-    embedder: PerceptronEmbedder | RecurrentEmbedder
+    detector: Detector
+    embedder: Embedder
     config: dict[str, Any]
     source: str
     folder: Path
@@ -100,7 +94,9 @@ def resolve_weights(weights: str | Path = "bundled", *, allow_download: bool = T
     return folder
 
 
-def load_weights(weights: str | Path = "bundled", *, device: str | torch.device = "cpu") -> Weights:
+def load_weights(
+    weights: str | Path = "bundled", *, device: str | torch.device = "cpu", trainable: bool = True
+) -> Weights:
     """Load the networks, verified: nothing is deserialised before its sha256 agrees with config.json.
 
     Parameters
@@ -109,6 +105,8 @@ def load_weights(weights: str | Path = "bundled", *, device: str | torch.device 
         As for `resolve_weights`.
     device : str or torch.device
         Where the networks go.
+    trainable : bool
+        If False, networks that NumPy can run on a CPU come without torch, which takes a second or two to load.
 
     Returns
     -------
@@ -122,11 +120,12 @@ def load_weights(weights: str | Path = "bundled", *, device: str | torch.device 
     """
     folder = resolve_weights(weights)
     try:
-        config, networks = open_folder(folder)
+        config, networks = open_folder(folder, trainable=trainable or str(device) != "cpu")
     except DefectError as defect:
         message = f"The weights {str(weights)!r} cannot be used: {defect} {_remedy(str(weights), folder)}"
         raise WeightsError(message) from defect
-    networks = {role: network.to(device) for role, network in networks.items()}
+    if str(device) != "cpu":
+        networks = {role: network.to(device) for role, network in networks.items()}
     return Weights(**networks, config=config, source=str(weights), folder=folder)
 
 

@@ -12,7 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from spikeinterface_simsort.folders import replacing
+from spikeinterface_simsort.perceptrons import PeakPerceptron, WaveformPerceptron, build_perceptron
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,8 +36,11 @@ class DefectError(Exception):
     """What is wrong with a weights folder; who opens it knows what to do about it."""
 
 
-def open_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Config and networks by role, verified; raises DefectError."""
+def open_folder(folder: Path, *, trainable: bool = True) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Config and networks by role, verified; raises DefectError.
+
+    Unless they are to be trainable, perceptrons come without torch.
+    """
     data = _read(folder / CONFIG_FILE)
     try:
         config = json.loads(data)
@@ -42,7 +48,10 @@ def open_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise DefectError(f"{CONFIG_FILE} is not valid JSON: {error}.") from error
     _check_config(config)
     contents = {role: _read_verified(folder / name, config["sha256"][name]) for role, name in NETWORK_FILES.items()}
-    networks = {role: _load_network(role, data, config[role]) for role, data in contents.items()}
+    networks = {}
+    for role, data in contents.items():
+        network = None if trainable else _load_perceptron(role, data, config[role])
+        networks[role] = network or _load_network(role, data, config[role])
     _check_waveform_length(config["embedder"], networks["embedder"].num_samples)
     return config, networks
 
@@ -119,6 +128,20 @@ def _check_waveform_length(section: dict[str, Any], num_samples: int) -> None:
 
 def _is_positive_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+
+
+def _load_perceptron(role: str, data: bytes, section: dict[str, Any]) -> PeakPerceptron | WaveformPerceptron | None:
+    """The network, if it is one that needs no torch; what is wrong with it, torch tells better."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        tensors = load(data)
+    except (SafetensorError, KeyError):
+        return None
+    if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
+        return None
+    return build_perceptron(role, architecture=section["architecture"], kwargs=section["kwargs"], tensors=tensors)
 
 
 def _load_network(role: str, data: bytes, section: dict[str, Any]) -> Any:
