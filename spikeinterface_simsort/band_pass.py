@@ -1,7 +1,8 @@
 """The band-pass filter of the sorter: SciPy's and SpikeInterface's, several times faster.
 
 A Butterworth filter (Butterworth 1930) made digital by the bilinear transform, applied forward and backward. Filtering
-is what takes most of the time of a sparse recording, and all channels can go through it side by side.
+takes a good part of the time of a sparse recording. Each step of a filter waits for the one before, so what makes it
+fast is to filter side by side, in the lanes of the processor's vectors, all channels and several pieces of a chunk.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from spikeinterface.preprocessing.basepreprocessor import BasePreprocessor, Base
 from spikeinterface_simsort.compiled import compiled
 
 _ORDER = 3
-# The filter has rung out within this margin to less than float32 can tell: chunks do not show in the result.
-_MARGIN_MS = 40.0
+# The filter has rung out when it is down to this share, which float32 cannot tell: chunks do not show in the result.
+_RUNG_OUT = 1e-12
 # At either end of a chunk the filter starts in what it would see if the chunk went on, turned about its end, as SciPy's.
 _EXTENSION_SAMPLES = 21
-# So many channels, each a lane of a vector, are filtered side by side.
-_LANES = 4
+# So many pieces of a chunk are filtered side by side, if each is so many times as long as the margin.
+_MAX_PIECES, _LEAST_MARGINS = 8, 8
 
 
 class BandPass(BasePreprocessor):
@@ -32,31 +33,41 @@ class BandPass(BasePreprocessor):
         Of any type.
     freq_min, freq_max : float
         Band, in Hz; below half the sampling frequency.
+    factors : sequence of float [num_channels], optional
+        By which each channel is multiplied.
     """
 
-    def __init__(self, recording: BaseRecording, freq_min: float, freq_max: float) -> None:
+    def __init__(self, recording: BaseRecording, freq_min: float, freq_max: float, factors: Any = None) -> None:
         super().__init__(recording, dtype="float32")
         self.annotate(is_filtered=True)
         if "offset_to_uV" in self.get_property_keys():
             self.set_channel_offsets(0)
         rate = recording.get_sampling_frequency()
         sections, gain = butterworth_sections(freq_min, freq_max, sampling_frequency=rate)
-        margin = int(_MARGIN_MS * rate / 1000)
+        # Forward and backward.
+        gains = gain**2 * np.ones(recording.get_num_channels()) * (1.0 if factors is None else np.asarray(factors))
+        margin = ringing_samples(sections)
         for segment in recording._recording_segments:
-            self.add_recording_segment(_BandPassSegment(segment, sections, gain, margin))
-        self._kwargs = {"recording": recording, "freq_min": freq_min, "freq_max": freq_max}
+            self.add_recording_segment(_BandPassSegment(segment, sections, gains, margin))
+        self._kwargs = {
+            "recording": recording,
+            "freq_min": freq_min,
+            "freq_max": freq_max,
+            "factors": None if factors is None else np.asarray(factors).tolist(),
+        }
 
 
 class _BandPassSegment(BasePreprocessorSegment):
-    def __init__(self, parent: Any, sections: np.ndarray, gain: float, margin: int) -> None:
+    def __init__(self, parent: Any, sections: np.ndarray, gains: np.ndarray, margin: int) -> None:
         super().__init__(parent)
-        self._sections, self._gain, self._margin = sections, gain, margin
+        self._sections, self._gains, self._margin = sections, gains, margin
 
     def get_traces(self, start_frame: int, end_frame: int, channel_indices: Any) -> np.ndarray:
         traces, before, after = get_chunk_with_margin(
             self.parent_recording_segment, start_frame, end_frame, channel_indices, self._margin
         )
-        filtered = filter_both_ways(traces, sections=self._sections, gain=self._gain)
+        gains = self._gains if channel_indices is None else self._gains[channel_indices]
+        filtered = filter_both_ways(traces, sections=self._sections, gains=gains, margin=self._margin)
         return filtered[before : len(filtered) - after]
 
 
@@ -100,7 +111,23 @@ def butterworth_sections(
     return sections, float(1 / abs(response))
 
 
-def filter_both_ways(traces: np.ndarray, *, sections: np.ndarray, gain: float) -> np.ndarray:
+def ringing_samples(sections: np.ndarray) -> int:
+    """Samples within which a filter has rung out.
+
+    Parameters
+    ----------
+    sections : np.ndarray, float64 [num_sections, 2]
+        Of the filter, see `butterworth_sections`.
+
+    Returns
+    -------
+    int
+    """
+    slowest = max(np.abs(np.roots([1.0, one, two])).max() for one, two in sections)
+    return int(np.ceil(np.log(_RUNG_OUT) / np.log(slowest)))
+
+
+def filter_both_ways(traces: np.ndarray, *, sections: np.ndarray, gains: np.ndarray, margin: int) -> np.ndarray:
     """Filter traces forward and backward, so that nothing is delayed.
 
     Parameters
@@ -109,8 +136,10 @@ def filter_both_ways(traces: np.ndarray, *, sections: np.ndarray, gain: float) -
         Of any real type.
     sections : np.ndarray, float64 [num_sections, 2]
         Of the filter, see `butterworth_sections`.
-    gain : float
-        Of the filter.
+    gains : np.ndarray, float64 [num_channels]
+        Of the filter both ways, and whatever else a channel is multiplied by.
+    margin : int
+        Samples within which the filter has rung out.
 
     Returns
     -------
@@ -118,43 +147,55 @@ def filter_both_ways(traces: np.ndarray, *, sections: np.ndarray, gain: float) -
     """
     num_samples, num_channels = traces.shape
     reach = min(_EXTENSION_SAMPLES, num_samples - 1)
-    lanes = np.zeros((num_samples + 2 * reach, -(-num_channels // _LANES) * _LANES))
-    extended = lanes[:, :num_channels]
+    extended = np.empty((num_samples + 2 * reach, num_channels))
     extended[reach : reach + num_samples] = traces
     inside = extended[reach : reach + num_samples]
     extended[:reach] = 2 * inside[0] - inside[reach:0:-1]
     extended[reach + num_samples :] = 2 * inside[-1] - inside[-2 : -2 - reach : -1]
-    filtered = np.empty((num_samples, lanes.shape[1]), dtype="float32")
-    _filter(lanes, sections, gain, filtered, reach)
-    return filtered[:, :num_channels]
+
+    num_pieces = int(np.clip(len(extended) // (_LEAST_MARGINS * margin), 1, _MAX_PIECES))
+    length = -(-len(extended) // num_pieces)
+    width = min(length + 2 * margin, len(extended))
+    # The first and the last begin and end where the chunk does, the others in a margin.
+    starts = np.clip(np.arange(num_pieces) * length - margin, 0, len(extended) - width)
+    _filter_pieces(extended, sections, starts, length, width)
+    return (inside * gains).astype("float32")
 
 
 @compiled
-def _filter(lanes: np.ndarray, sections: np.ndarray, gain: float, filtered: np.ndarray, reach: int) -> None:
-    """Filter in place, forward and backward, and keep what is not within reach of the ends."""
-    num_samples, num_sections = len(lanes), len(sections)
-    values = np.empty(_LANES)
-    states = np.empty((num_sections, 2, _LANES))
-    for first in range(0, lanes.shape[1], _LANES):
-        for step in (1, -1):
-            begin = 0 if step == 1 else num_samples - 1
-            # As if the first value had always been there: the first section lets nothing of it through.
-            states[:] = 0.0
-            for lane in range(_LANES):
-                states[0, 0, lane] = states[0, 1, lane] = -lanes[begin, first + lane]
-            for count in range(num_samples):
-                at = begin + step * count
-                for lane in range(_LANES):
-                    values[lane] = lanes[at, first + lane]
-                for section in range(num_sections):
-                    one, two = sections[section, 0], sections[section, 1]
-                    for lane in range(_LANES):
-                        value = values[lane] + states[section, 0, lane]
-                        states[section, 0, lane] = states[section, 1, lane] - one * value
-                        states[section, 1, lane] = -values[lane] - two * value
-                        values[lane] = value
-                for lane in range(_LANES):
-                    lanes[at, first + lane] = gain * values[lane]
-        for sample in range(len(filtered)):
-            for lane in range(_LANES):
-                filtered[sample, first + lane] = lanes[reach + sample, first + lane]
+def _filter_pieces(traces: np.ndarray, sections: np.ndarray, starts: np.ndarray, length: int, width: int) -> None:
+    """Filter pieces of traces in place, each within a window of some width that begins at its start."""
+    num_samples, num_channels = traces.shape
+    lanes = np.empty((width, len(starts) * num_channels))
+    for piece, start in enumerate(starts):
+        for sample in range(width):
+            for channel in range(num_channels):
+                lanes[sample, piece * num_channels + channel] = traces[start + sample, channel]
+    _filter(lanes, sections)
+    for piece, start in enumerate(starts):
+        for sample in range(piece * length, min((piece + 1) * length, num_samples)):
+            for channel in range(num_channels):
+                traces[sample, channel] = lanes[sample - start, piece * num_channels + channel]
+
+
+@compiled
+def _filter(lanes: np.ndarray, sections: np.ndarray) -> None:
+    """Filter each column in place, forward and backward, as if its first value had always been there before."""
+    num_samples, num_lanes = lanes.shape
+    states = np.empty((len(sections), 2, num_lanes))
+    for step in (1, -1):
+        begin = 0 if step == 1 else num_samples - 1
+        # The first section lets nothing of a constant through.
+        states[:] = 0.0
+        for lane in range(num_lanes):
+            states[0, 0, lane] = states[0, 1, lane] = -lanes[begin, lane]
+        for count in range(num_samples):
+            values = lanes[begin + step * count]
+            for section in range(len(sections)):
+                one, two = sections[section, 0], sections[section, 1]
+                first, second = states[section, 0], states[section, 1]
+                for lane in range(num_lanes):
+                    value = values[lane] + first[lane]
+                    first[lane] = second[lane] - one * value
+                    second[lane] = -values[lane] - two * value
+                    values[lane] = value

@@ -14,6 +14,7 @@ import numpy as np
 
 from spikeinterface_simsort.drift import Drift, follow
 from spikeinterface_simsort.excerpt import Excerpt
+from spikeinterface_simsort.model_rate import join
 from spikeinterface_simsort.regrouping import regroup
 from spikeinterface_simsort.resampling import SamplingGrid
 from spikeinterface_simsort.separation import Separation
@@ -136,7 +137,7 @@ def choose_stretch(excerpt: Excerpt, peaks: np.ndarray, *, grid: SamplingGrid) -
         starts.append(num_samples)
         num_samples += len(traces[-1])
     return Stretch(
-        traces=np.concatenate(traces),
+        traces=join(traces),
         spikes=np.concatenate(times),
         chosen=np.concatenate(chosen),
         piece_starts=np.array(starts),

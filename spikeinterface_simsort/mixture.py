@@ -16,6 +16,8 @@ from scipy.special import digamma, expit
 _PRIOR_OF_MEANS = 0.01
 # Of the Dirichlet process: the smaller, the fewer components.
 _CONCENTRATION = 0.01
+# So many points are looked at together.
+_POINTS_PER_BLOCK = 2048
 # The mixture has converged when the log likelihood of a spike changes by less.
 _TOLERANCE = 1e-7
 _SMALLEST = 1e-9
@@ -72,18 +74,29 @@ def fit_mixture(
     """
     points = points.astype("float64")
     products = _products(points)
+    # Each block stays in the processor's own memory; its points are columns, so that all loops are long ones.
+    blocks = [
+        np.ascontiguousarray(products[start : start + _POINTS_PER_BLOCK].T)
+        for start in range(0, len(points), _POINTS_PER_BLOCK)
+    ]
     centre = points.mean(axis=0)
-    shares = np.zeros((len(points), num_components))
-    shares[_spread_points(points, num_components, seed=seed), np.arange(num_components)] = 1.0
+    sums = products[_spread_points(points, num_components, seed=seed)]
     mixture, before = None, -np.inf
     for _ in range(num_steps):
-        mixture = _maximise(shares.T @ products, centre=centre, variance=variance, prior_weight=prior_weight)
-        log_densities = products @ mixture.coefficients
-        largest = log_densities.max(axis=1, keepdims=True)
-        np.exp(log_densities - largest, out=shares)
-        total = shares.sum(axis=1, keepdims=True)
-        shares /= total
-        likelihood = float((largest + np.log(total)).mean())
+        mixture = _maximise(sums, centre=centre, variance=variance, prior_weight=prior_weight)
+        coefficients = np.ascontiguousarray(mixture.coefficients.T)
+        sums, likelihood = np.zeros_like(sums), 0.0
+        for block in blocks:
+            log_densities = coefficients @ block
+            largest = log_densities.max(axis=0)
+            log_densities -= largest
+            # Shares need no more precision than this, and take a fourth of the time.
+            shares = np.exp(log_densities.astype("float32"))
+            total = shares.sum(axis=0)
+            shares /= total
+            sums += shares.astype("float64") @ block.T
+            likelihood += float((largest + np.log(total)).sum())
+        likelihood /= len(points)
         if abs(likelihood - before) < _TOLERANCE:
             break
         before = likelihood

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 from spikeinterface.core import BaseRecording, NumpyRecording
 from spikeinterface.preprocessing.basepreprocessor import BasePreprocessor, BasePreprocessorSegment
 
 from spikeinterface_simsort.resampling import SamplingGrid
 
-# So many samples, a quarter of an hour of a tetrode at 20 kHz or 290 MB, are kept in memory.
-_MOST_IN_MEMORY = 72_000_000
+# So many samples, five minutes of a tetrode at 20 kHz or 100 MB, are kept in memory.
+_MOST_IN_MEMORY = 25_000_000
 _CHUNK_S = 3.0
 
 
@@ -92,7 +94,8 @@ def keep_in_memory(recording: BaseRecording, *, num_threads: int) -> BaseRecordi
     lengths = [recording.get_num_samples(segment) for segment in range(recording.get_num_segments())]
     if sum(lengths) * recording.get_num_channels() > _MOST_IN_MEMORY:
         return recording
-    traces = [np.empty((length, recording.get_num_channels()), dtype="float32") for length in lengths]
+    whole = np.empty((sum(lengths), recording.get_num_channels()), dtype="float32")
+    traces = np.split(whole, np.cumsum(lengths)[:-1])
     step = round(_CHUNK_S * recording.get_sampling_frequency())
 
     def compute(chunk: tuple[int, int]) -> None:
@@ -106,3 +109,22 @@ def keep_in_memory(recording: BaseRecording, *, num_threads: int) -> BaseRecordi
     kept = NumpyRecording(traces, recording.get_sampling_frequency(), channel_ids=recording.channel_ids)
     recording.copy_metadata(kept)
     return kept
+
+
+def join(pieces: Sequence[np.ndarray]) -> np.ndarray:
+    """Put pieces of traces one after the other: without a copy where they lie so in memory, see `keep_in_memory`.
+
+    Parameters
+    ----------
+    pieces : sequence of np.ndarray [num_samples, num_channels]
+        Of one type; one or more.
+
+    Returns
+    -------
+    np.ndarray [num_samples_total, num_channels]
+    """
+    ends = [piece.ctypes.data + piece.nbytes for piece in pieces]
+    is_dense = all(piece.flags.c_contiguous and piece.base is pieces[0].base for piece in pieces)
+    if pieces[0].base is None or not is_dense or ends[:-1] != [piece.ctypes.data for piece in pieces[1:]]:
+        return np.concatenate(pieces)
+    return as_strided(pieces[0], (sum(map(len, pieces)), pieces[0].shape[1]), pieces[0].strides)

@@ -176,10 +176,12 @@ def find_units(
     """
     preprocessed = preprocess(recording, params=params)
     grid = _grid(preprocessed, weights)
-    preprocessed = _in_memory(at_model_rate(preprocessed, grid=grid), params=params)
+    preprocessed = at_model_rate(preprocessed, grid=grid)
     excerpt = choose_excerpt(preprocessed) if params.match_templates else Excerpt.of_all(preprocessed)
-    if not excerpt.is_whole:
-        excerpt = replace(excerpt, recording=_in_memory(excerpt.recording, params=params))
+    # It is read several times, the rest of a long recording once.
+    excerpt = replace(excerpt, recording=_in_memory(excerpt.recording, params=params))
+    if excerpt.is_whole:
+        preprocessed = excerpt.recording
     peaks, waveforms, labels = find_clusters(excerpt.recording, weights=weights, params=params)
     templates = None
     if params.match_templates:

@@ -6,7 +6,7 @@ import logging
 
 import numpy as np
 from spikeinterface.core import BaseRecording, get_random_data_chunks
-from spikeinterface.preprocessing import clip, scale, unsigned_to_signed, whiten
+from spikeinterface.preprocessing import clip, unsigned_to_signed, whiten
 
 from spikeinterface_simsort.band_pass import BandPass
 from spikeinterface_simsort.params import SimSortParams
@@ -62,7 +62,8 @@ def preprocess(recording: BaseRecording, *, params: SimSortParams) -> BaseRecord
     assert params.freq_min is not None and params.freq_max is not None
     if np.dtype(recording.get_dtype()).kind == "u":
         recording = unsigned_to_signed(recording)
-    filtered = BandPass(recording, params.freq_min, min(params.freq_max, NYQUIST_SHARE * rate / 2))
+    band = params.freq_min, min(params.freq_max, NYQUIST_SHARE * rate / 2)
+    filtered = BandPass(recording, *band)
     noise = estimate_noise(filtered, seed=params.seed)
     raw = get_random_data_chunks(recording, return_in_uV=False, seed=params.seed, concatenated=False)
     dead = find_dead(raw, noise, sampling_frequency=rate)
@@ -74,7 +75,7 @@ def preprocess(recording: BaseRecording, *, params: SimSortParams) -> BaseRecord
     lower, upper = find_bounds(raw, noise)
     _warn_of_saturation(recording, raw, lower=lower, upper=upper, among=~dead)
     gain = np.where(dead, 0.0, 1.0 / np.where(dead, 1.0, np.maximum(noise, _SMALLEST)))
-    scaled = scale(filtered, gain=gain, dtype="float32")
+    scaled = BandPass(recording, *band, factors=gain)
     scaled = SilenceSaturated(clip(scaled, -_LARGEST, _LARGEST), recording, lower, upper)
     if params.whiten and not dead.all() and recording.get_num_channels() > 1:
         # Dead channels stay at zero: `whiten` bounds its singular values from below.

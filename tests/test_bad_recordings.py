@@ -140,7 +140,7 @@ def test_nothing_changes_where_nothing_is_wrong(samples: np.ndarray) -> None:
     np.testing.assert_array_equal(estimate_noise(filtered, seed=0), noise)
     preprocessed: Any = preprocess(recording, params=PARAMS)
     traces = filtered.get_traces(end_frame=60000)
-    np.testing.assert_array_equal(preprocessed.get_traces(end_frame=60000), traces * (1.0 / noise).astype("float32"))
+    np.testing.assert_allclose(preprocessed.get_traces(end_frame=60000), traces / noise, rtol=1e-5, atol=1e-5)
 
 
 def test_noise_is_that_outside_of_gaps_and_artefacts(samples: np.ndarray) -> None:
