@@ -18,7 +18,7 @@ from spikeinterface_simsort.compiled import compiled
 _ORDER = 3
 # The filter has rung out when it is down to this share, which float32 cannot tell: chunks do not show in the result.
 _RUNG_OUT = 1e-12
-# At either end of a chunk the filter starts in what it would see if the chunk went on, turned about its end, as SciPy's.
+# A chunk goes on by so many samples at either end, turned about it, as for SciPy's filter.
 _EXTENSION_SAMPLES = 21
 # So many pieces of a chunk are filtered side by side, if each is so many times as long as the margin.
 _MAX_PIECES, _LEAST_MARGINS = 8, 8

@@ -80,7 +80,7 @@ def fit_mixture(
         for start in range(0, len(points), _POINTS_PER_BLOCK)
     ]
     centre = points.mean(axis=0)
-    sums = products[_spread_points(points, num_components, seed=seed)]
+    sums = products[spread_points(points, num_components, seed=seed)]
     mixture, before = None, -np.inf
     for _ in range(num_steps):
         mixture = _maximise(sums, centre=centre, variance=variance, prior_weight=prior_weight)
@@ -104,8 +104,23 @@ def fit_mixture(
     return mixture
 
 
-def _spread_points(points: np.ndarray, num_points: int, *, seed: int) -> np.ndarray:
-    """Points far from each other: k-means++ (Arthur & Vassilvitskii 2007), the best of a few at each draw."""
+def spread_points(points: np.ndarray, num_points: int, *, seed: int) -> np.ndarray:
+    """Choose points far from each other: k-means++ (Arthur & Vassilvitskii 2007), the best of a few at each draw.
+
+    Parameters
+    ----------
+    points : np.ndarray, float64 [num_points_given, num_dimensions]
+        One or more.
+    num_points : int
+        How many to choose; where there are not as many different ones, some are chosen again.
+    seed : int
+        Of the draws.
+
+    Returns
+    -------
+    np.ndarray, int64 [num_points]
+        Indices.
+    """
     rng = np.random.default_rng(seed)
     num_tried = 2 + int(np.log(num_points))
     chosen = [int(rng.integers(len(points)))]
@@ -198,7 +213,7 @@ def part_in_two(points: np.ndarray, *, seed: int) -> tuple[np.ndarray, float]:
     whole = centred.T @ centred / len(points) + _LEAST_VARIANCE * np.eye(points.shape[1])
     best, axis, constant = -np.inf, np.zeros(points.shape[1]), 0.0
     for start in range(_NUM_STARTS):
-        share = _nearer_to_second(centred, *centred[_spread_points(centred, 2, seed=seed + start)])
+        share = _nearer_to_second(centred, *centred[spread_points(centred, 2, seed=seed + start)])
         before = -np.inf
         for _ in range(_NUM_STEPS):
             weight = float(np.clip(share.mean(), _SMALLEST, 1 - _SMALLEST))

@@ -8,6 +8,7 @@ what are two is then told by likelihood alone, and from better groups the course
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from scipy.special import logsumexp
 from threadpoolctl import threadpool_limits
 
 from spikeinterface_simsort.drift import Drift, estimate_drift
+from spikeinterface_simsort.mixture import spread_points
 from spikeinterface_simsort.whitening import Whitener
 
 # Principal directions of whitened waveforms in which spikes are grouped, by so many of them.
@@ -28,7 +30,7 @@ _AMPLITUDES, _VARIANCE, _PRIOR_SPIKES, _PRIOR_SPIKES_SLOPE = 0.1, 1.05, 1000.0, 
 _OUTLIERS = 0.02
 # Two groups are one neuron's if that costs no more likelihood than this share of what Schwarz's criterion grants.
 _PENALTY = 0.7
-_NUM_STEPS, _NUM_STEPS_JOINED, _LEAST_GAIN = 60, 10, 0.5
+_NUM_STEPS_TO_BEGIN, _NUM_STEPS, _NUM_STEPS_JOINED, _LEAST_GAIN = 30, 60, 10, 0.5
 # The course is estimated again, until it is correlated with the one before by this much, if there are spikes along this
 # share of it.
 _NUM_COURSES, _STAYS, _LEAST_COVERED = 4, 0.99, 0.9
@@ -99,13 +101,18 @@ def group_moving(points: np.ndarray, displacement: np.ndarray, *, seed: int) -> 
         Labels from 0.
     """
     # Only where the tissue moves does anybody wait for it.
-    from sklearn.cluster import KMeans
+    from scipy.cluster.vq import kmeans2
 
     points, design = points.astype("float64"), np.column_stack([np.ones(len(points)), displacement])
     thin = -(-len(points) // _SPIKES_PER_FIT)
     with threadpool_limits(1):
         mixture = _Mixture(points[::thin], design[::thin])
-        first = KMeans(min(_NUM_GROUPS, len(mixture.points)), n_init=1, random_state=seed).fit_predict(mixture.points)
+        begin = mixture.points[spread_points(mixture.points, min(_NUM_GROUPS, len(mixture.points)), seed=seed)]
+        with warnings.catch_warnings():
+            # A group that no point is nearest to is left out.
+            warnings.filterwarnings("ignore", message="One of the clusters is empty")
+            nearest = kmeans2(mixture.points, begin, iter=_NUM_STEPS_TO_BEGIN, minit="matrix")[1]
+        first = np.unique(nearest, return_inverse=True)[1]
         shares = mixture.fit(np.eye(int(first.max()) + 1)[first], num_steps=_NUM_STEPS)
         while (joined := mixture.joined(shares)) is not None:
             shares = mixture.fit(joined, num_steps=_NUM_STEPS_JOINED)

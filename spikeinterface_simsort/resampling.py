@@ -11,7 +11,7 @@ from numpy.lib.stride_tricks import as_strided
 
 # The upper edge of the band lies no higher than this share of half the sampling frequency.
 NYQUIST_SHARE = 0.9
-# Half the length of the anti-aliasing filter, in samples of the slower rate, and the shape of its Kaiser window: those of
+# Half the length of the anti-aliasing filter, in samples of the slower rate, and the shape of its Kaiser window: as for
 # SciPy's `resample_poly`.
 _FILTER_REACH, _KAISER_BETA = 10, 5.0
 # So many samples, about, are computed by one matrix product from the same frames.
@@ -75,7 +75,7 @@ class SamplingGrid:
 
 
 def _resample(traces: np.ndarray, up: int, down: int) -> np.ndarray:
-    """Interpolate with zeros, low-pass and decimate, but only what is not zero and is kept; beyond its ends all is zero.
+    """Interpolate with zeros, low-pass and decimate: only what is not zero and is kept. Beyond the ends all is zero.
 
     The filter is the same for all samples that lie alike between frames, every `up` samples. So the frames around each
     of these form the rows of a matrix, and its product with a matrix of the filter's coefficients gives the samples.

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from probeinterface import Probe
+from scipy import signal
 from sklearn.metrics import adjusted_rand_score
 from spikeinterface.core import BaseRecording, NumpyRecording
 
@@ -15,6 +16,7 @@ from spikeinterface_simsort.clustering import cluster, has_valley, informative_a
 from spikeinterface_simsort.compute import choose_device, job_arguments
 from spikeinterface_simsort.detection import pad_channels, peak_dtype
 from spikeinterface_simsort.groups import split_blocks, split_groups
+from spikeinterface_simsort.model_rate import join
 from spikeinterface_simsort.params import ParameterError, SimSortParams
 from spikeinterface_simsort.peaks import find_peaks
 from spikeinterface_simsort.refinement import Unit, refine, remove_double_spikes, remove_double_units
@@ -136,6 +138,16 @@ def test_resampling_before_the_recording(rate: float) -> None:
     np.testing.assert_allclose(chunk[-first_sample : 500 - first_sample], whole[:500], atol=1e-5)
 
 
+@pytest.mark.parametrize("rate", [30000.0, 24414.0625, 15000.0, 48000.0, 10000.0, 40000.0, 31250.0])
+@pytest.mark.parametrize("num_frames", [1, 60, 6001])
+def test_resampling_is_that_of_scipy(rate: float, num_frames: int) -> None:
+    grid = SamplingGrid.between(recording_frequency=rate, model_frequency=20000.0)
+    traces = np.random.default_rng(2).normal(size=(num_frames, 3)).astype("float32")
+    resampled, _ = grid.resample(traces, first_frame=0)
+    assert resampled.dtype == np.float32
+    np.testing.assert_allclose(resampled, signal.resample_poly(traces, grid.up, grid.down, axis=0), atol=1e-5)
+
+
 @pytest.mark.parametrize("rate", [30000.0, 24414.0625, 15000.0, 48000.0])
 def test_resampled_sine_keeps_its_time(rate: float) -> None:
     grid = SamplingGrid.between(recording_frequency=rate, model_frequency=20000.0)
@@ -165,6 +177,35 @@ def test_model_ranges_of_neighbours_meet() -> None:
     for (start, stop), (low, high) in zip(zip(borders, borders[1:], strict=False), ranges, strict=True):
         frames = grid.to_frames(np.arange(low, high))
         assert ((frames >= start) & (frames < stop)).all()
+
+
+# In memory
+
+
+def test_pieces_that_follow_each_other_are_joined_without_a_copy() -> None:
+    whole = np.arange(20.0).reshape(10, 2)
+    joined = join([whole[:3], whole[3:4], whole[4:9]])
+    np.testing.assert_array_equal(joined, whole[:9])
+    assert np.shares_memory(joined, whole)
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [np.ones((3, 2)), np.zeros((2, 2))],
+        [np.ones((6, 2))[:3], np.zeros((6, 2))[:3]],
+        [np.arange(12.0).reshape(6, 2)[3:], np.arange(12.0).reshape(6, 2)[:3]],
+        [np.arange(24.0).reshape(6, 4)[:3, :2], np.arange(24.0).reshape(6, 4)[3:, :2]],
+    ],
+)
+def test_other_pieces_are_copied(pieces: list[np.ndarray]) -> None:
+    np.testing.assert_array_equal(join(pieces), np.concatenate(pieces))
+
+
+def test_pieces_of_one_array_in_another_order() -> None:
+    whole = np.arange(20.0).reshape(10, 2)
+    for pieces in ([whole[5:], whole[:5]], [whole[:3], whole[4:]], [whole[:3], whole[:3]], [whole[::2], whole[1::2]]):
+        np.testing.assert_array_equal(join(pieces), np.concatenate(pieces))
 
 
 # Peaks

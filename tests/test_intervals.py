@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
+from scipy.stats import mannwhitneyu
 
 from spikeinterface_simsort.intervals import (
+    _rank_sum_p_value,
     count_intervals,
     differ_by_pauses,
     fire_in_turns,
@@ -82,3 +85,18 @@ def test_spikes_of_one_neuron_share_their_refractory_period() -> None:
     # A few spikes tell nothing, nor do neurons that never fire at the same time.
     assert not share_refractory_period(times[paused][:60], times[~paused][:60], by_chance=0.002)
     assert not share_refractory_period(times[paused], times[~paused] + times[-1], by_chance=0.002)
+
+
+@pytest.mark.parametrize("decimals", [0, 1, 6])
+@pytest.mark.parametrize("shift", [0.0, 0.2, 1.0])
+def test_rank_sums(decimals: int, shift: float) -> None:
+    """The test is SciPy's, with ties and without."""
+    rng = np.random.default_rng(0)
+    is_first = rng.random(300) < 0.3
+    values = (rng.exponential(size=300) + shift * is_first).round(decimals)
+    expected = mannwhitneyu(values[is_first], values[~is_first], method="asymptotic").pvalue
+    assert _rank_sum_p_value(values, is_first) == pytest.approx(expected, rel=1e-9)
+
+
+def test_rank_sums_of_equal_values() -> None:
+    assert _rank_sum_p_value(np.ones(50), np.arange(50) < 20) == 1.0
