@@ -226,8 +226,12 @@ def learn_templates(
         # Groups of a moving tissue are split in the next round, when their templates have been found.
         is_whole = is_last or (learned == 0 and drift is not None)
         parts = labels if is_whole else separation.split()
+        # Templates that were learned from what templates had found, and fell into no parts, are learned.
+        is_last |= learned > 0 and len(np.unique(parts)) == len(np.unique(labels))
         # Where a unit drifts it keeps several templates: it is not merged before they are learned.
         merged, shifts = separation.merge(parts, take_turns=is_last)
+        if is_last:
+            break
         trains = [matches["time"][merged == unit] + shifts[merged == unit] for unit in np.unique(merged)]
     shifts += _to_largest_deflections(waveforms, merged, shifts, num_before=num_before)
     # Those that are left out must not hide spikes from the others.
