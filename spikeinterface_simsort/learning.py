@@ -23,7 +23,7 @@ from spikeinterface_simsort.waveforms import extract_waveforms
 from spikeinterface_simsort.whitening import Whitener
 
 # Templates are learned from less of an excerpt where spikes are dense: pieces of it, spread evenly.
-_MAX_SPIKES, _PIECE_S = 60_000, 10.0
+MOST_SPIKES, _PIECE_S = 10_000, 10.0
 # In all of these rounds but the last, units are split and merged; in the last they are only merged.
 _NUM_ROUNDS = 3
 # Of a template: its least energy, in units of noise, and number of spikes.
@@ -95,8 +95,10 @@ class Templates:
     drift: Drift | None
 
 
-def choose_stretch(excerpt: Excerpt, peaks: np.ndarray, *, grid: SamplingGrid) -> Stretch:
-    """Load what templates are learned from: the whole of an excerpt, or less of it where spikes are dense.
+def choose_stretch(
+    excerpt: Excerpt, peaks: np.ndarray, *, grid: SamplingGrid, max_spikes: int | None = None
+) -> Stretch:
+    """Load the whole of an excerpt, or less of it where spikes are dense.
 
     Parameters
     ----------
@@ -106,6 +108,8 @@ def choose_stretch(excerpt: Excerpt, peaks: np.ndarray, *, grid: SamplingGrid) -
         Spikes detected in it.
     grid : SamplingGrid
         Of the networks.
+    max_spikes : int, optional
+        That it holds, about.
 
     Returns
     -------
@@ -119,7 +123,8 @@ def choose_stretch(excerpt: Excerpt, peaks: np.ndarray, *, grid: SamplingGrid) -
         for segment in range(preprocessed.get_num_segments())
         for start in range(0, preprocessed.get_num_samples(segment), piece)
     ]
-    num_chosen = int(np.clip(len(pieces) * _MAX_SPIKES / max(len(peaks), 1), 1, len(pieces)))
+    share = 1.0 if max_spikes is None else max_spikes / max(len(peaks), 1)
+    num_chosen = int(np.clip(len(pieces) * share, 1, len(pieces)))
     chosen_pieces = [pieces[index] for index in np.linspace(0, len(pieces) - 1, num_chosen).round().astype("int64")]
     traces, times, chosen, starts, num_samples = [], [], [], [], 0
     for segment, start, end in chosen_pieces:

@@ -26,7 +26,7 @@ from spikeinterface_simsort.drift import Drift, estimate_drift
 from spikeinterface_simsort.embedding import NetworkEmbedder
 from spikeinterface_simsort.excerpt import Excerpt, choose_excerpt
 from spikeinterface_simsort.groups import split_blocks, split_groups
-from spikeinterface_simsort.learning import Templates, choose_stretch, learn_templates
+from spikeinterface_simsort.learning import MOST_SPIKES, Templates, choose_stretch, learn_templates
 from spikeinterface_simsort.matching import TemplatePeakDetector
 from spikeinterface_simsort.model_rate import at_model_rate, keep_in_memory
 from spikeinterface_simsort.params import SimSortParams
@@ -338,8 +338,9 @@ def templates_of_clusters(
     if not np.any(labels >= 0):
         return None
     config, num_samples = weights.config["embedder"], int(weights.embedder.num_samples)  # pyright: ignore[reportArgumentType]
-    stretch = choose_stretch(excerpt, peaks, grid=_grid(excerpt.recording, weights))
-    noise = noise_windows(stretch.traces, stretch.spikes.round().astype("int64"), num_samples=num_samples)
+    grid = _grid(excerpt.recording, weights)
+    whole = choose_stretch(excerpt, peaks, grid=grid)
+    noise = noise_windows(whole.traces, whole.spikes.round().astype("int64"), num_samples=num_samples)
     if noise is None:
         return None
     whitener = Whitener.from_noise(noise)
@@ -351,7 +352,7 @@ def templates_of_clusters(
     num_jobs = job_arguments(params.job_kwargs)["n_jobs"]
     with one_thread_each(num_jobs):
         return learn_templates(
-            stretch,
+            choose_stretch(excerpt, peaks, grid=grid, max_spikes=MOST_SPIKES),
             labels,
             whitener=whitener,
             drift=drift,
