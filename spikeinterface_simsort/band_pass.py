@@ -158,13 +158,23 @@ def filter_both_ways(traces: np.ndarray, *, sections: np.ndarray, gains: np.ndar
     width = min(length + 2 * margin, len(extended))
     # The first and the last begin and end where the chunk does, the others in a margin.
     starts = np.clip(np.arange(num_pieces) * length - margin, 0, len(extended) - width)
-    _filter_pieces(extended, sections, starts, length, width)
-    return (inside * gains).astype("float32")
+    # Channel by channel, as they are resampled.
+    filtered = np.empty((num_channels, len(extended)), dtype="float32")
+    _filter_pieces(extended, sections, gains, starts, length, width, filtered)
+    return filtered[:, reach : reach + num_samples].T
 
 
 @compiled
-def _filter_pieces(traces: np.ndarray, sections: np.ndarray, starts: np.ndarray, length: int, width: int) -> None:
-    """Filter pieces of traces in place, each within a window of some width that begins at its start."""
+def _filter_pieces(
+    traces: np.ndarray,
+    sections: np.ndarray,
+    gains: np.ndarray,
+    starts: np.ndarray,
+    length: int,
+    width: int,
+    filtered: np.ndarray,
+) -> None:
+    """Filter pieces of traces, each within a window of some width that begins at its start."""
     num_samples, num_channels = traces.shape
     lanes = np.empty((width, len(starts) * num_channels))
     for piece, start in enumerate(starts):
@@ -175,7 +185,8 @@ def _filter_pieces(traces: np.ndarray, sections: np.ndarray, starts: np.ndarray,
     for piece, start in enumerate(starts):
         for sample in range(piece * length, min((piece + 1) * length, num_samples)):
             for channel in range(num_channels):
-                traces[sample, channel] = lanes[sample - start, piece * num_channels + channel]
+                value = lanes[sample - start, piece * num_channels + channel]
+                filtered[channel, sample] = gains[channel] * value
 
 
 @compiled

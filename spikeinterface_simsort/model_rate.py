@@ -15,7 +15,8 @@ from spikeinterface_simsort.resampling import SamplingGrid
 
 # So many samples, five minutes of a tetrode at 20 kHz or 100 MB, are kept in memory.
 _MOST_IN_MEMORY = 25_000_000
-_CHUNK_S = 3.0
+# All that is computed of so many samples stays in a processor's own memory, or near it.
+_SAMPLES_AT_A_TIME = 60_000
 
 
 class AtModelRate(BasePreprocessor):
@@ -48,6 +49,11 @@ class _SegmentAtModelRate(BasePreprocessorSegment):
         return self._grid.model_range(0, self.parent_recording_segment.get_num_samples())[1]
 
     def get_traces(self, start_frame: int, end_frame: int, channel_indices: Any) -> np.ndarray:
+        starts = range(start_frame, end_frame, _SAMPLES_AT_A_TIME)
+        ends = [*starts[1:], end_frame]
+        return np.concatenate([self._read(*limits, channel_indices) for limits in zip(starts, ends, strict=True)])
+
+    def _read(self, start_frame: int, end_frame: int, channel_indices: Any) -> np.ndarray:
         grid, parent = self._grid, self.parent_recording_segment
         margin = grid.margin_frames(0)
         first = max(start_frame * grid.down // grid.up - margin, 0)
@@ -96,14 +102,15 @@ def keep_in_memory(recording: BaseRecording, *, num_threads: int) -> BaseRecordi
         return recording
     whole = np.empty((sum(lengths), recording.get_num_channels()), dtype="float32")
     traces = np.split(whole, np.cumsum(lengths)[:-1])
-    step = round(_CHUNK_S * recording.get_sampling_frequency())
 
     def compute(chunk: tuple[int, int]) -> None:
         segment, start = chunk
-        end = min(start + step, lengths[segment])
+        end = min(start + _SAMPLES_AT_A_TIME, lengths[segment])
         traces[segment][start:end] = recording.get_traces(segment_index=segment, start_frame=start, end_frame=end)
 
-    chunks = [(segment, start) for segment, length in enumerate(lengths) for start in range(0, length, step)]
+    chunks = [
+        (segment, start) for segment, length in enumerate(lengths) for start in range(0, length, _SAMPLES_AT_A_TIME)
+    ]
     with ThreadPoolExecutor(num_threads) as pool:
         list(pool.map(compute, chunks))
     kept = NumpyRecording(traces, recording.get_sampling_frequency(), channel_ids=recording.channel_ids)
