@@ -238,7 +238,7 @@ def score(path: Path, cut: Path, *, weights: Weights, seed: int = 0) -> dict[str
     labels = np.unique(clusters[kept], return_inverse=True)[1]
     config = weights.config["embedder"]
     num_before = round(config["ms_before"] * config["sampling_frequency"] / 1000)
-    num_after: int = weights.embedder.num_samples - num_before  # pyright: ignore[reportAssignmentType, reportOperatorIssue]
+    num_after: int = weights.embedder.num_samples - num_before
     waveforms = model_waveforms(
         tetrode, sampling_frequency=config["sampling_frequency"], num_before=num_before, num_after=num_after
     )[kept]

@@ -198,7 +198,7 @@ def match_once(recording: BaseRecording, sorting: BaseSorting) -> BaseSorting:
     """
     weights = load_weights(_PARAMS.weights)
     config, rate = weights.config["embedder"], weights.config["embedder"]["sampling_frequency"]
-    num_samples: int = weights.embedder.num_samples  # pyright: ignore[reportAssignmentType]
+    num_samples: int = weights.embedder.num_samples
     preprocessed = preprocess(recording, params=_PARAMS)
     grid = SamplingGrid.between(recording_frequency=recording.get_sampling_frequency(), model_frequency=rate)
     spikes = sorting.to_spike_vector()

@@ -12,14 +12,13 @@ from spikeinterface.core.node_pipeline import PeakDetector
 
 from spikeinterface_simsort.inference import as_function
 from spikeinterface_simsort.peaks import EDGE_SHARE, find_peaks
+from spikeinterface_simsort.perceptrons import PeakPerceptron
 from spikeinterface_simsort.preprocessing import check_finite
 from spikeinterface_simsort.resampling import SamplingGrid
 from spikeinterface_simsort.waveforms import align_peaks
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from spikeinterface_simsort.inference import Detector
 
 # Windows a batch: large enough for matrix products, small enough for any memory.
 _WINDOWS_PER_BATCH = 16
@@ -55,7 +54,7 @@ class NetworkPeakDetector(PeakDetector):
         self,
         recording: BaseRecording,
         *,
-        network: nn.Module | Detector,
+        network: nn.Module | PeakPerceptron,
         model_frequency: float,
         device: str = "cpu",
         threshold: float = 0.5,

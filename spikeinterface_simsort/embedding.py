@@ -10,13 +10,12 @@ from spikeinterface.core.node_pipeline import PipelineNode
 
 from spikeinterface_simsort.detection import pad_channels
 from spikeinterface_simsort.inference import as_function
+from spikeinterface_simsort.perceptrons import WaveformPerceptron
 from spikeinterface_simsort.resampling import SamplingGrid
 from spikeinterface_simsort.waveforms import align_peaks, extract_waveforms
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from spikeinterface_simsort.inference import Embedder
 
 _SPIKES_PER_BATCH = 1024
 
@@ -53,7 +52,7 @@ class NetworkEmbedder(PipelineNode):
         recording: BaseRecording,
         *,
         parents: list[PipelineNode],
-        network: nn.Module | Embedder,
+        network: nn.Module | WaveformPerceptron,
         model_frequency: float,
         ms_before: float,
         device: str = "cpu",

@@ -12,17 +12,6 @@ from spikeinterface_simsort.perceptrons import PeakPerceptron, WaveformPerceptro
 if TYPE_CHECKING:
     from torch import nn
 
-    from spikeinterface_simsort.models import (
-        PatchTransformerDetector,
-        PeakPerceptronDetector,
-        PerceptronEmbedder,
-        RecurrentEmbedder,
-        SampleTransformerDetector,
-    )
-
-    Detector = PeakPerceptron | PeakPerceptronDetector | PatchTransformerDetector | SampleTransformerDetector
-    Embedder = WaveformPerceptron | PerceptronEmbedder | RecurrentEmbedder
-
 
 class TorchFunction:
     """A torch module as a function of arrays.

@@ -337,7 +337,7 @@ def templates_of_clusters(
     """
     if not np.any(labels >= 0):
         return None
-    config, num_samples = weights.config["embedder"], int(weights.embedder.num_samples)  # pyright: ignore[reportArgumentType]
+    config, num_samples = weights.config["embedder"], weights.embedder.num_samples
     grid = _grid(excerpt.recording, weights)
     whole = choose_stretch(excerpt, peaks, grid=grid)
     noise = noise_windows(whole.traces, whole.spikes.round().astype("int64"), num_samples=num_samples)

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from spikeinterface_simsort.inference import Detector, Embedder
-
 logger = logging.getLogger(__name__)
 
 _BUNDLED_FOLDER = Path(__file__).parent / "assets" / "weights"
@@ -56,8 +54,9 @@ class Weights:
         Where the files lie.
     """
 
-    detector: Detector
-    embedder: Embedder
+    # Of what class they are is told by the one who asks for them.
+    detector: Any
+    embedder: Any
     config: dict[str, Any]
     source: str
     folder: Path
