@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from spikeinterface.core import BaseRecording, append_recordings
 
-# Five minutes of pieces: so much tells what the units look like, however long the recording is.
-_MAX_DURATION_S, _PIECE_S = 300.0, 10.0
+# A recording that is no longer than the first is looked at as a whole. Of others, pieces that are as long as the second
+# tell what the units look like, however long the recording is.
+_WHOLE_S, _EXCERPT_S, _PIECE_S = 300.0, 200.0, 10.0
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def choose_excerpt(recording: BaseRecording) -> Excerpt:
     -------
     Excerpt
     """
-    if recording.get_total_duration() <= _MAX_DURATION_S:
+    if recording.get_total_duration() <= _WHOLE_S:
         return Excerpt.of_all(recording)
     rate, clock = recording.get_sampling_frequency(), segment_seconds(recording)
     pieces = []
@@ -55,7 +56,7 @@ def choose_excerpt(recording: BaseRecording) -> Excerpt:
         num_frames = recording.get_num_samples(segment)
         edges = np.linspace(0, num_frames, int(np.ceil(num_frames / (_PIECE_S * rate))) + 1).round().astype("int64")
         pieces += [(segment, int(start), int(end)) for start, end in zip(edges[:-1], edges[1:], strict=True)]
-    num_chosen = min(round(_MAX_DURATION_S / _PIECE_S), len(pieces))
+    num_chosen = min(round(_EXCERPT_S / _PIECE_S), len(pieces))
     chosen = [pieces[index] for index in np.linspace(0, len(pieces) - 1, num_chosen).round().astype("int64")]
     return Excerpt(
         recording=append_recordings(

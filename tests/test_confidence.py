@@ -246,7 +246,8 @@ def test_scored_units_are_those_of_the_sorting(
     assert table["accuracy"].max() > 0.7 and (table["is_matched"] == match_templates).all()
     assert not table["is_merged"].any()
     expected = AccuracyModel.load().predict(table[list(FEATURES)].to_numpy())
-    np.testing.assert_allclose(sorting.get_property("predicted_accuracy"), expected)
+    # One was computed with NumPy, the other with torch.
+    np.testing.assert_allclose(sorting.get_property("predicted_accuracy"), expected, rtol=1e-5)
 
 
 # How it is fitted

@@ -12,7 +12,8 @@ from spikeinterface_simsort.excerpt import choose_excerpt
 @pytest.fixture
 def short_excerpts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Recordings of a few seconds are long ones."""
-    monkeypatch.setattr(excerpt, "_MAX_DURATION_S", 12.0)
+    monkeypatch.setattr(excerpt, "_WHOLE_S", 12.0)
+    monkeypatch.setattr(excerpt, "_EXCERPT_S", 12.0)
     monkeypatch.setattr(excerpt, "_PIECE_S", 2.0)
 
 
