@@ -89,9 +89,9 @@ def test_again(trial, sorted_trial, tmp_path):
 
 
 def test_seed_is_used(trial, tmp_path):
-    first = run(trial[0], tmp_path / "a", seed=1, max_spikes_fit=300)
-    again = run(trial[0], tmp_path / "b", seed=1, max_spikes_fit=300)
-    other = run(trial[0], tmp_path / "c", seed=2, max_spikes_fit=300)
+    first = run(trial[0], tmp_path / "a", seed=1, max_spikes_fit=100)
+    again = run(trial[0], tmp_path / "b", seed=1, max_spikes_fit=100)
+    other = run(trial[0], tmp_path / "c", seed=2, max_spikes_fit=100)
     assert trains(first) == trains(again)
     # Another sample of spikes is fitted; it finds the same units, spike for spike but a few.
     assert trains(first) != trains(other)
