@@ -91,7 +91,14 @@ def butterworth_sections(
         Of each section ``(1 - z^-2) / (1 + a1 z^-1 + a2 z^-2)`` the coefficients a1 and a2.
     gain : float
         Of all sections together.
+
+    Raises
+    ------
+    ValueError
+        There is no such band below half the sampling frequency.
     """
+    if not 0 < freq_min < freq_max < sampling_frequency / 2:
+        raise ValueError(f"There is no band from {freq_min:g} to {freq_max:g} Hz at {sampling_frequency:g} Hz.")
     # Frequencies bent as the bilinear transform bends them, at a sampling frequency of 1.
     low, high = 2 * np.tan(np.pi * np.array([freq_min, freq_max]) / sampling_frequency)
     prototype = np.exp(0.5j * np.pi * (2 * np.arange(order) + 1 + order) / order)

@@ -62,6 +62,11 @@ def preprocess(recording: BaseRecording, *, params: SimSortParams) -> BaseRecord
     assert params.freq_min is not None and params.freq_max is not None
     if np.dtype(recording.get_dtype()).kind == "u":
         recording = unsigned_to_signed(recording)
+    if params.freq_min >= NYQUIST_SHARE * rate / 2:
+        raise RecordingError(
+            f"A sampling frequency of {rate:g} Hz holds nothing above {NYQUIST_SHARE * rate / 2:g} Hz, and freq_min is "
+            f"{params.freq_min:g} Hz: choose a lower one."
+        )
     band = params.freq_min, min(params.freq_max, NYQUIST_SHARE * rate / 2)
     filtered = BandPass(recording, *band)
     noise = estimate_noise(filtered, seed=params.seed)

@@ -143,6 +143,12 @@ def test_nothing_changes_where_nothing_is_wrong(samples: np.ndarray) -> None:
     np.testing.assert_allclose(preprocessed.get_traces(end_frame=60000), traces / noise, rtol=1e-5, atol=1e-5)
 
 
+def test_a_band_beyond_what_the_rate_holds() -> None:
+    recording = NumpyRecording([np.random.default_rng(0).normal(size=(10000, 4)).astype("float32")], 5000.0)
+    with pytest.raises(RecordingError, match="nothing above 2250 Hz, and freq_min is 2400 Hz"):
+        preprocess(recording, params=replace(PARAMS, freq_min=2400.0))
+
+
 def test_noise_is_that_outside_of_gaps_and_artefacts(samples: np.ndarray) -> None:
     expected = estimate_noise(bandpass_filter(NumpyRecording([samples], RATE), dtype="float32"), seed=0)
     traces = samples.copy()

@@ -32,6 +32,12 @@ def test_design(low: float, high: float, rate: float, order: int) -> None:
     np.testing.assert_allclose(signal.sosfreqz(np.array(ours), frequencies, fs=rate)[1], response, atol=1e-9)
 
 
+@pytest.mark.parametrize(("low", "high"), [(0.0, 100.0), (300.0, 300.0), (400.0, 300.0), (300.0, 15000.0)])
+def test_no_band(low: float, high: float) -> None:
+    with pytest.raises(ValueError, match="no band"):
+        butterworth_sections(low, high, sampling_frequency=30000.0)
+
+
 @pytest.mark.parametrize(("low", "high", "rate"), BANDS)
 @pytest.mark.parametrize("num_channels", [1, 4, 7])
 def test_as_spikeinterface(low: float, high: float, rate: float, num_channels: int) -> None:
