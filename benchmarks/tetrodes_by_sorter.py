@@ -97,12 +97,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run what has not been run yet, write a row a run as CSV, and print them."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tetrodes_by_sorter", description=__doc__)
     parser.add_argument("--runs", type=Path, default=Path("runs/tetrodes_by_sorter"), help="(%(default)s)")
-    parser.add_argument(
-        "--sizes",
-        nargs="+",
-        default=[f"{tetrodes}x{minutes}" for tetrodes, minutes in SIZES],
-        help="tetrodes x minutes of each (%(default)s)",
-    )
+    default = [f"{tetrodes}x{minutes}" for tetrodes, minutes in SIZES]
+    parser.add_argument("--sizes", nargs="+", default=default, help=f"tetrodes x minutes of each ({' '.join(default)})")
     parser.add_argument("--output", type=Path, required=True, help="CSV file to write")
     here = [sorter for sorter, peer in PEERS.items() if not peer.own_environment]
     add_run_arguments(parser, sorters=here, default=SORTERS)
