@@ -49,7 +49,8 @@ class _SegmentAtModelRate(BasePreprocessorSegment):
         return self._grid.model_range(0, self.parent_recording_segment.get_num_samples())[1]
 
     def get_traces(self, start_frame: int, end_frame: int, channel_indices: Any) -> np.ndarray:
-        starts = range(start_frame, end_frame, _SAMPLES_AT_A_TIME)
+        # Nothing is asked for in one piece, too.
+        starts = range(start_frame, max(end_frame, start_frame + 1), _SAMPLES_AT_A_TIME)
         ends = [*starts[1:], end_frame]
         return np.concatenate([self._read(*limits, channel_indices) for limits in zip(starts, ends, strict=True)])
 
